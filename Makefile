@@ -1,0 +1,216 @@
+# Sallyport: build, tests, lab. `make help` lists the targets.
+.DELETE_ON_ERROR:
+.SECONDARY:
+MAKEFLAGS += --no-builtin-rules
+SHELL := /bin/bash
+
+VERSION := 0.1.0
+BUILD   ?= release
+B       := build/$(BUILD)
+BIN     := build/bin
+PREFIX  ?= /usr/local
+DESTDIR ?=
+PYTHON  ?= /usr/bin/python3
+JOBS    ?= 2
+
+# Packages that a bare Debian 12 lacks: to build and for `make check`, and for lab and `make test`.
+DEPS_BUILD := gcc make pkg-config libc6-dev libstrophe-dev libexpat1-dev libssl-dev libc-ares-dev \
+              libuv1-dev libidn2-dev libconfig-dev libjansson-dev libcmocka-dev uthash-dev python3
+DEPS_TEST  := prosody lua-unbound dnsmasq-base tshark python3-pytest python3-dnspython openssl \
+              ca-certificates procps iproute2
+DEPS_DEV   := clang clang-format clang-tidy cppcheck libclang-rt-14-dev valgrind
+
+PKGS := libstrophe expat openssl libcares libuv libidn2 libconfig jansson
+ifneq ($(filter-out deps deps-build help clean lab test,$(or $(MAKECMDGOALS),all)),)
+MISSING := $(strip $(foreach p,$(PKGS),$(shell pkg-config --exists $(p) 2>/dev/null || echo $(p))))
+ifneq ($(MISSING),)
+$(error $(MISSING) not found by pkg-config; run 'make deps')
+endif
+endif
+
+CC      ?= gcc
+CFLAGS  ?= -O2 -g
+WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wformat=2 -Wswitch -Wvla
+HARDEN  := -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
+ifeq ($(BUILD),release)
+HARDEN  += -D_FORTIFY_SOURCE=3
+endif
+ifeq ($(WERROR),1)
+WARN    += -Werror
+endif
+ifeq ($(BUILD),asan)
+VARIANT := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+endif
+ifeq ($(BUILD),tsan)
+VARIANT := -O1 -fno-omit-frame-pointer -fsanitize=thread
+endif
+ifeq ($(BUILD),cover)
+VARIANT := -O0 --coverage
+endif
+ALL_CFLAGS  = -std=gnu17 $(CFLAGS) $(VARIANT) $(WARN) $(HARDEN) -I. -DSALLYPORT_VERSION='"$(VERSION)"' \
+              -ffile-prefix-map=$(CURDIR)=. $(shell pkg-config --cflags $(PKGS)) -MMD -MP
+ALL_LDFLAGS = $(LDFLAGS) $(VARIANT) -pie -Wl,-z,relro,-z,now -Wl,--as-needed
+# The pure layers link without libuv and c-ares: that is the proof that they need no sockets.
+PURE_LIBS   = $(shell pkg-config --libs libstrophe expat openssl libidn2 libconfig) -lresolv -lpthread
+ALL_LIBS    = $(PURE_LIBS) $(shell pkg-config --libs libcares libuv jansson)
+
+ifeq ($(V),1)
+Q :=
+else
+Q := @
+endif
+say = @printf '  %-6s %s\n' $(1) $(2)
+
+# ---- sources -----------------------------------------------------------------------------------
+MAINS       := gateway/main.c xcp/router_main.c
+DRIVER_SRC  := $(wildcard core/net/*.c core/daemon/*.c) $(wildcard dns/cares*.c dns/resolver*.c) \
+               $(filter-out $(MAINS),$(wildcard gateway/*.c xcp/router*.c))
+PURE_SRC    := $(filter-out $(DRIVER_SRC) $(MAINS),\
+               $(wildcard core/base/*.c core/xml/*.c core/tls/*.c core/stream/*.c config/*.c dns/*.c \
+               xcp/*.c gateway/policy/*.c gateway/proto/*.c gateway/route/*.c))
+PURE_LIB    := $(B)/libpure.a
+DRIVER_LIB  := $(B)/libdriver.a
+obj          = $(patsubst %.c,$(B)/%.o,$(1))
+
+PROGRAMS    := $(BIN)/sallyport $(BIN)/sallyport-router
+LAB_USER    := $(BIN)/lab-user
+TESTS_PURE  := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c tests/machine/test_*.c \
+               tests/replay/test_*.c))
+TESTS_DRV   := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/driver/test_*.c))
+FUZZERS     := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FAKES       := $(call obj,$(wildcard tests/fake/*.c))
+
+.PHONY: all
+all: $(PROGRAMS) $(LAB_USER) ## build the programs into build/bin
+
+# A changed compiler, flag or variable rebuilds; the same ones again do nothing.
+FLAGS_NOW = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(ALL_LIBS)
+$(B)/.flags: FORCE
+	@mkdir -p $(B); printf '%s\n' '$(subst ','\'',$(FLAGS_NOW))' | cmp -s - $@ || \
+	printf '%s\n' '$(subst ','\'',$(FLAGS_NOW))' > $@
+FORCE:
+
+$(B)/%.o: %.c $(B)/.flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
+
+$(PURE_LIB): $(call obj,$(PURE_SRC))
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(DRIVER_LIB): $(call obj,$(DRIVER_SRC))
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+define program
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(1) -o $@
+endef
+
+ifeq ($(BUILD),release)
+PROG_DIR := $(BIN)
+else
+PROG_DIR := $(B)/bin
+endif
+$(PROG_DIR)/sallyport: $(B)/gateway/main.o $(DRIVER_LIB) $(PURE_LIB)
+	$(call program,$(ALL_LIBS))
+$(PROG_DIR)/sallyport-router: $(B)/xcp/router_main.o $(DRIVER_LIB) $(PURE_LIB)
+	$(call program,$(ALL_LIBS))
+$(PROG_DIR)/lab-user: $(B)/tests/lab/lab_user.o
+	$(call program,$(shell pkg-config --libs libstrophe))
+
+$(B)/tests/unit/%: $(B)/tests/unit/%.o $(FAKES) $(PURE_LIB)
+	$(call program,$(PURE_LIBS) -lcmocka)
+$(B)/tests/machine/%: $(B)/tests/machine/%.o $(FAKES) $(PURE_LIB)
+	$(call program,$(PURE_LIBS) -lcmocka)
+$(B)/tests/replay/%: $(B)/tests/replay/%.o $(FAKES) $(PURE_LIB)
+	$(call program,$(PURE_LIBS) -lcmocka)
+$(B)/tests/driver/%: $(B)/tests/driver/%.o $(FAKES) $(DRIVER_LIB) $(PURE_LIB)
+	$(call program,$(ALL_LIBS) -lcmocka)
+
+# ---- tests -------------------------------------------------------------------------------------
+.PHONY: check test asan tsan lint fuzz fuzz-replay integ lab lab-up lab-down
+# `check` needs the -dev packages only: unit, machine, replay and driver tests, the fuzz corpora.
+check: all $(TESTS_PURE) $(TESTS_DRV) fuzz-replay ## unit, machine and replay tests
+	@tests/run-cmocka $(TESTS_PURE) $(TESTS_DRV) $(wildcard $(B)/fuzz/replay-*)
+
+test: deps ## everything: check, lint and the integration tests with real servers
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@tests/run-all
+
+integ: all ## only the integration tests (K=expression selects)
+	@$(PYTHON) -m pytest -q -p no:cacheprovider tests/integ $(if $(K),-k '$(K)')
+
+lab: deps ## build, and let two lab domains federate in each security mode
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(PYTHON) tests/lab/lab.py run
+lab-up: deps ## bring the lab up and leave it running
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(PYTHON) tests/lab/lab.py up
+lab-down: ## end the lab that lab-up left running
+	@$(PYTHON) tests/lab/lab.py down
+
+asan: ## check under AddressSanitizer and UndefinedBehaviorSanitizer
+	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 $(MAKE) --no-print-directory BUILD=asan CFLAGS=-g check
+tsan: ## check under ThreadSanitizer
+	@$(MAKE) --no-print-directory BUILD=tsan CFLAGS=-g check
+
+lint: ## include order, banned functions, sizes, formatting
+	@$(PYTHON) tests/lint/lint.py
+
+# ---- fuzzing -----------------------------------------------------------------------------------
+TIME ?= 60
+FUZZ_SRC = $(PURE_SRC)
+$(B)/fuzz/replay-%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(PURE_LIB)
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) -MF $@.d $(ALL_LDFLAGS) $(filter %.c,$^) $(FAKES) $(PURE_LIB) $(PURE_LIBS) -o $@
+fuzz-replay: $(patsubst fuzz_%,$(B)/fuzz/replay-%,$(FUZZERS))
+	@:
+build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(PURE_SRC) $(wildcard tests/fake/*.c)
+	@mkdir -p $(@D)
+	$(call say,FUZZ,$@)
+	$(Q)clang -std=gnu17 -O1 -g -I. -DSALLYPORT_VERSION='"$(VERSION)"' \
+	 $(shell pkg-config --cflags $(PKGS)) -fsanitize=fuzzer,address,undefined \
+	 -fno-sanitize-recover=undefined $(filter %.c,$^) $(PURE_LIBS) -o $@
+fuzz: $(patsubst %,build/fuzz/%,$(FUZZERS)) ## run every fuzzer for TIME seconds (TIME=60)
+	@tests/fuzz/run $(TIME) $^
+
+# ---- the rest ----------------------------------------------------------------------------------
+.PHONY: deps deps-build deps-dev help clean install
+apt_missing = $(shell for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
+# Servers from packages must not start by themselves here: the tests run their own.
+define apt_install
+	@missing="$(call apt_missing,$(1))"; [ -z "$$missing" ] || { \
+	  echo "installing: $$missing"; \
+	  if [ "$$(id -u)" != 0 ] && [ -z "$(SUDO)" ]; then \
+	    echo "not root: run as root, or 'make deps SUDO=sudo', or install these yourself"; exit 77; fi; \
+	  [ -e /usr/sbin/policy-rc.d ] || printf '#!/bin/sh\nexit 101\n' | \
+	    $(SUDO) sh -c 'cat > /usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d'; \
+	  $(SUDO) apt-get -qq update && \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq -y install --no-install-recommends $$missing \
+	    >/dev/null; }
+endef
+deps: ## install what a bare Debian 12 lacks to build, test and run the lab
+	$(call apt_install,$(DEPS_BUILD) $(DEPS_TEST))
+deps-build: ## only what building and `make check` need
+	$(call apt_install,$(DEPS_BUILD))
+deps-dev: ## what fuzzing and formatting need on top
+	$(call apt_install,$(DEPS_BUILD) $(DEPS_TEST) $(DEPS_DEV))
+
+install: all ## install the programs (PREFIX, DESTDIR)
+	install -D -m 755 $(BIN)/sallyport $(DESTDIR)$(PREFIX)/sbin/sallyport
+	install -D -m 755 $(BIN)/sallyport-router $(DESTDIR)$(PREFIX)/sbin/sallyport-router
+	install -D -m 644 config/sallyport.conf.example \
+	  $(DESTDIR)$(PREFIX)/share/doc/sallyport/examples/sallyport.conf
+	install -D -m 644 config/sallyport-router.conf.example \
+	  $(DESTDIR)$(PREFIX)/share/doc/sallyport/examples/sallyport-router.conf
+
+clean: ## remove everything built
+	rm -rf build
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
+
+-include $(shell find build -name '*.d' 2>/dev/null)
