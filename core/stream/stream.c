@@ -1,0 +1,71 @@
+#include "core/stream/stream.h"
+
+#include "core/xml/ns.h"
+#include "core/xml/writer.h"
+
+void stream_write_header(struct buf *b, const struct stream_open *open)
+{
+    buf_puts(b, "<?xml version='1.0'?><stream:stream xmlns='" NS_SERVER "' xmlns:stream='" NS_STREAM
+                "' xmlns:db='" NS_DIALBACK "'");
+    writer_attr(b, "from", open->from);
+    writer_attr(b, "to", open->to);
+    writer_attr(b, "id", open->id);
+    if (open->version)
+        writer_attr(b, "version", STR("1.0"));
+    buf_puts(b, " xml:lang='en'>");
+}
+
+void stream_write_error(struct buf *b, const char *condition, const char *text)
+{
+    buf_printf(b, "<stream:error><%s xmlns='" NS_STREAM_ERROR "'/>", condition);
+    if (text != NULL) {
+        buf_puts(b, "<text xmlns='" NS_STREAM_ERROR "' xml:lang='en'>");
+        writer_text(b, str_c(text));
+        buf_puts(b, "</text>");
+    }
+    buf_puts(b, "</stream:error>" STREAM_CLOSE_TAG);
+}
+
+bool stream_version_1(struct str version)
+{
+    unsigned major = 0;
+    size_t i = 0;
+    while (i < version.n && version.p[i] >= '0' && version.p[i] <= '9' && i < 6)
+        major = major * 10 + (unsigned)(version.p[i++] - '0');
+    return i > 0 && i < version.n && version.p[i] == '.' && major >= 1;
+}
+
+bool stream_read_features(const struct nonza *z, struct stream_features *out)
+{
+    *out = (struct stream_features){0};
+    if (!nonza_is(z, NS_STREAM, "features"))
+        return false;
+    int tls = nonza_child(z, 0, NS_TLS, "starttls");
+    out->starttls = tls >= 0;
+    out->starttls_required = tls >= 0 && nonza_child(z, tls, NS_TLS, "required") >= 0;
+    int db = nonza_child(z, 0, NS_FEATURE_DB, "dialback");
+    out->dialback = db >= 0;
+    out->dialback_errors = db >= 0 && nonza_child(z, db, NS_FEATURE_DB, "errors") >= 0;
+    int sasl = nonza_child(z, 0, NS_SASL, "mechanisms");
+    for (int i = sasl + 1; sasl >= 0 && i < z->nnodes && z->node[i].depth > z->node[sasl].depth; i++)
+        if (str_is(z->node[i].name, "mechanism") && str_is(str_trim(z->node[i].text), "EXTERNAL"))
+            out->external = true;
+    return true;
+}
+
+bool stream_read_error(const struct nonza *z, struct str *condition, struct str *text)
+{
+    if (!nonza_is(z, NS_STREAM, "error"))
+        return false;
+    *condition = STR("undefined-condition");
+    *text = STR_NONE;
+    for (int i = 1; i < z->nnodes; i++) {
+        if (z->node[i].depth != 1 || !str_is(z->node[i].ns, NS_STREAM_ERROR))
+            continue;
+        if (str_is(z->node[i].name, "text"))
+            *text = z->node[i].text;
+        else
+            *condition = z->node[i].name;
+    }
+    return true;
+}

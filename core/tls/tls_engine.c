@@ -1,0 +1,385 @@
+/* TLS over memory.
+ *
+ * OpenSSL reads its records from `in` and writes them to `out` through a BIO of our own. Both are
+ * buffers with a read offset, freed as soon as they are empty: BIO_s_mem would keep its largest
+ * size for ever, and most connections are idle. OpenSSL's own record buffers are released by
+ * SSL_MODE_RELEASE_BUFFERS.
+ *
+ * RFC 8446, RFC 5246, RFC 9325. */
+#include "core/tls/tls_engine.h"
+
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "core/base/cidr.h"
+#include "core/base/mem.h"
+#include "core/tls/tls_ctx_priv.h"
+
+enum {
+    RECORD_WIRE = 18432,            /* more than any record with its header */
+    IN_MAX = 65536 + RECORD_WIRE,
+    OUT_MAX = 1 << 20,
+    PLAIN_RECORD = 16384,
+    SSL_ESTIMATE = 16 * 1024,       /* what OpenSSL holds for an idle connection, roughly */
+    ALERT_OFFSET = SSL_AD_REASON_OFFSET,
+};
+
+struct stash {
+    struct buf b;
+    size_t at; /* bytes of b already taken */
+};
+
+struct tls_engine {
+    struct tls_ctx *ctx;
+    SSL *ssl;
+    struct stash in, out;
+    struct tls_peer peer;
+    char why[TLS_WHY_MAX];
+    int first; /* first byte received; -1: none yet */
+    bool up, failed;
+};
+
+static size_t stash_left(const struct stash *s)
+{
+    return s->b.len - s->at;
+}
+
+static void stash_take(struct stash *s, size_t n)
+{
+    s->at += n;
+    if (s->at < s->b.len)
+        return;
+    buf_free(&s->b);
+    s->at = 0;
+}
+
+static bool stash_put(struct stash *s, const void *p, size_t n)
+{
+    if (s->at > 0 && s->at >= s->b.len / 2) {
+        buf_drop(&s->b, s->at);
+        s->at = 0;
+    }
+    buf_put(&s->b, p, n);
+    return !s->b.failed;
+}
+
+/* ---- the BIO ----------------------------------------------------------------------------------- */
+
+static int bio_read(BIO *b, char *out, size_t cap, size_t *n)
+{
+    struct tls_engine *e = BIO_get_data(b);
+    BIO_clear_retry_flags(b);
+    size_t left = stash_left(&e->in);
+    *n = left < cap ? left : cap;
+    if (*n == 0) {
+        BIO_set_retry_read(b);
+        return 0;
+    }
+    memcpy(out, e->in.b.p + e->in.at, *n);
+    stash_take(&e->in, *n);
+    return 1;
+}
+
+static int bio_write(BIO *b, const char *p, size_t len, size_t *n)
+{
+    struct tls_engine *e = BIO_get_data(b);
+    BIO_clear_retry_flags(b);
+    *n = 0;
+    if (!stash_put(&e->out, p, len))
+        return 0;
+    *n = len;
+    return 1;
+}
+
+static long bio_ctrl(BIO *b, int cmd, long num, void *ptr)
+{
+    (void)num, (void)ptr;
+    const struct tls_engine *e = BIO_get_data(b);
+    switch (cmd) {
+    case BIO_CTRL_FLUSH:
+        return 1;
+    case BIO_CTRL_PENDING:
+        return (long)stash_left(&e->in);
+    case BIO_CTRL_WPENDING:
+        return (long)stash_left(&e->out);
+    default:
+        return 0;
+    }
+}
+
+BIO_METHOD *tls_engine_bio_method(void)
+{
+    BIO_METHOD *m = BIO_meth_new(BIO_TYPE_SOURCE_SINK | 0x7f, "sallyport engine");
+    if (m == NULL)
+        return NULL;
+    if (BIO_meth_set_read_ex(m, bio_read) == 1 && BIO_meth_set_write_ex(m, bio_write) == 1 &&
+        BIO_meth_set_ctrl(m, bio_ctrl) == 1)
+        return m;
+    BIO_meth_free(m);
+    return NULL;
+}
+
+/* ---- life -------------------------------------------------------------------------------------- */
+
+struct tls_peer *tls_engine_peer_of(SSL *ssl)
+{
+    struct tls_engine *e = SSL_get_app_data(ssl);
+    return e != NULL ? &e->peer : NULL;
+}
+
+static bool is_literal(const char *name)
+{
+    struct ip ip;
+    return ip_parse(str_c(name), &ip);
+}
+
+static bool attach(struct tls_engine *e, bool server, const char *domain, const char *peer_name)
+{
+    e->ssl = SSL_new(tls_ctx_pick(e->ctx, server, domain));
+    BIO *bio = e->ssl != NULL ? BIO_new(tls_ctx_bio(e->ctx)) : NULL;
+    if (bio == NULL)
+        return false;
+    BIO_set_data(bio, e);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(e->ssl, bio, bio);
+    if (SSL_set_app_data(e->ssl, e) != 1)
+        return false;
+    if (server) {
+        SSL_set_accept_state(e->ssl);
+        return true;
+    }
+    SSL_set_connect_state(e->ssl);
+    if (peer_name == NULL || peer_name[0] == '\0' || is_literal(peer_name))
+        return true; /* SNI holds names only (RFC 6066 3) */
+    return SSL_set_tlsext_host_name(e->ssl, peer_name) == 1;
+}
+
+struct tls_engine *tls_engine_new(struct tls_ctx *ctx, bool server, const char *domain,
+                                  const char *peer_name)
+{
+    struct tls_engine *e = mem_zalloc(sizeof *e);
+    if (e == NULL)
+        return NULL;
+    e->ctx = tls_ctx_ref(ctx);
+    e->first = -1;
+    buf_init(&e->in.b, IN_MAX);
+    buf_init(&e->out.b, OUT_MAX);
+    ERR_clear_error();
+    if (attach(e, server, domain, peer_name))
+        return e;
+    ERR_clear_error();
+    tls_engine_free(e);
+    return NULL;
+}
+
+void tls_engine_free(struct tls_engine *e)
+{
+    if (e == NULL)
+        return;
+    SSL_free(e->ssl);
+    buf_free(&e->in.b);
+    buf_free(&e->out.b);
+    tls_ctx_unref(e->ctx);
+    mem_free(e);
+}
+
+/* ---- errors ------------------------------------------------------------------------------------ */
+
+static const char *plain_words(int reason)
+{
+    switch (reason) {
+    case SSL_R_UNSUPPORTED_PROTOCOL:
+    case SSL_R_VERSION_TOO_LOW:
+        return "no TLS version in common";
+    case SSL_R_NO_SHARED_CIPHER:
+        return "no cipher suite in common";
+    case SSL_R_UNEXPECTED_EOF_WHILE_READING:
+        return "peer closed without notice";
+    default:
+        return NULL;
+    }
+}
+
+static void explain(struct tls_engine *e)
+{
+    unsigned long code = ERR_peek_error();
+    int reason = ERR_GET_REASON(code);
+    bool ours = ERR_GET_LIB(code) == ERR_LIB_SSL;
+    const char *words = ours ? plain_words(reason) : NULL;
+    bool foreign = !e->up && e->first >= 0 && (e->first < 0x14 || e->first > 0x17);
+    if (e->in.b.failed || e->out.b.failed)
+        snprintf(e->why, sizeof e->why, "out of memory");
+    else if (foreign)
+        snprintf(e->why, sizeof e->why, "not TLS: got %s",
+                 e->first == '<' || e->first == ' ' ? "XML" : "something else");
+    else if (ours && reason > ALERT_OFFSET)
+        snprintf(e->why, sizeof e->why, "peer sent alert: %s",
+                 SSL_alert_desc_string_long(reason - ALERT_OFFSET));
+    else if (words != NULL)
+        snprintf(e->why, sizeof e->why, "%s", words);
+    else if (code != 0 && ERR_reason_error_string(code) != NULL)
+        snprintf(e->why, sizeof e->why, "%s", ERR_reason_error_string(code));
+    else
+        snprintf(e->why, sizeof e->why, "unknown TLS error");
+    ERR_clear_error();
+    e->failed = true;
+}
+
+/* The meaning of an SSL call that did not succeed. */
+static enum tls_result outcome(struct tls_engine *e, int ret)
+{
+    switch (SSL_get_error(e->ssl, ret)) {
+    case SSL_ERROR_WANT_READ:
+        return TLS_WANT_WIRE;
+    case SSL_ERROR_ZERO_RETURN:
+        return TLS_CLOSED;
+    default:
+        explain(e);
+        return TLS_ERROR;
+    }
+}
+
+/* ---- wire side --------------------------------------------------------------------------------- */
+
+bool tls_engine_put_wire(struct tls_engine *e, struct str bytes)
+{
+    if (bytes.n == 0)
+        return true;
+    if (e->first < 0)
+        e->first = (unsigned char)bytes.p[0];
+    return stash_put(&e->in, bytes.p, bytes.n);
+}
+
+struct str tls_engine_wire(struct tls_engine *e)
+{
+    if (stash_left(&e->out) == 0)
+        return STR("");
+    return (struct str){e->out.b.p + e->out.at, stash_left(&e->out)};
+}
+
+void tls_engine_wire_taken(struct tls_engine *e, size_t n)
+{
+    size_t left = stash_left(&e->out);
+    stash_take(&e->out, n < left ? n : left);
+}
+
+bool tls_engine_readable(const struct tls_engine *e)
+{
+    return stash_left(&e->in) > 0 || (e->up && SSL_has_pending(e->ssl) == 1);
+}
+
+/* ---- handshake --------------------------------------------------------------------------------- */
+
+/* Every certificate of the chain must be good for TLS in one of the two roles. */
+static bool purposes_ok(const struct tls_engine *e)
+{
+    const uint32_t wanted = XKU_SSL_SERVER | XKU_SSL_CLIENT | XKU_ANYEKU;
+    STACK_OF(X509) *chain = SSL_get0_verified_chain(e->ssl);
+    for (int i = 0; i < sk_X509_num(chain); i++)
+        if ((X509_get_extended_key_usage(sk_X509_value(chain, i)) & wanted) == 0)
+            return false;
+    return true;
+}
+
+static void judge(struct tls_engine *e)
+{
+    struct tls_peer *p = &e->peer;
+    str_copy(p->protocol, sizeof p->protocol, str_c(SSL_get_version(e->ssl)));
+    str_copy(p->cipher, sizeof p->cipher, str_c(SSL_get_cipher_name(e->ssl)));
+    p->resumed = SSL_session_reused(e->ssl) == 1;
+    p->has_certificate = SSL_get0_peer_certificate(e->ssl) != NULL;
+    if (!p->has_certificate) {
+        snprintf(p->why, sizeof p->why, "the peer presented no certificate");
+        return;
+    }
+    long verdict = SSL_get_verify_result(e->ssl);
+    if (p->why[0] == '\0' && verdict != X509_V_OK)
+        snprintf(p->why, sizeof p->why, "%s", X509_verify_cert_error_string(verdict));
+    if (p->why[0] == '\0' && !purposes_ok(e))
+        snprintf(p->why, sizeof p->why, "the certificate is not meant for TLS");
+    p->chain_ok = p->why[0] == '\0';
+}
+
+enum tls_result tls_engine_handshake(struct tls_engine *e)
+{
+    if (e->failed)
+        return TLS_ERROR;
+    if (e->up)
+        return TLS_OK;
+    ERR_clear_error();
+    int ret = SSL_do_handshake(e->ssl);
+    if (ret != 1) {
+        enum tls_result r = outcome(e, ret);
+        if (r != TLS_CLOSED)
+            return r;
+        snprintf(e->why, sizeof e->why, "peer closed during the handshake");
+        e->failed = true;
+        return TLS_ERROR;
+    }
+    e->up = true;
+    judge(e);
+    ERR_clear_error();
+    return TLS_OK;
+}
+
+/* ---- plain side -------------------------------------------------------------------------------- */
+
+enum tls_result tls_engine_read(struct tls_engine *e, char *out, size_t cap, size_t *n)
+{
+    *n = 0;
+    if (e->failed || !e->up)
+        return e->failed ? TLS_ERROR : TLS_WANT_WIRE;
+    ERR_clear_error();
+    if (SSL_read_ex(e->ssl, out, cap, n) == 1)
+        return TLS_OK;
+    return outcome(e, 0);
+}
+
+enum tls_result tls_engine_write(struct tls_engine *e, struct str plain)
+{
+    if (e->failed || !e->up)
+        return e->failed ? TLS_ERROR : TLS_WANT_WIRE;
+    if (plain.n == 0)
+        return TLS_OK;
+    ERR_clear_error();
+    size_t n = 0;
+    if (SSL_write_ex(e->ssl, plain.p, plain.n, &n) == 1 && n == plain.n)
+        return TLS_OK;
+    explain(e);
+    return TLS_ERROR;
+}
+
+void tls_engine_close_notify(struct tls_engine *e)
+{
+    if (e->failed || !e->up)
+        return;
+    ERR_clear_error();
+    SSL_shutdown(e->ssl);
+    ERR_clear_error();
+}
+
+/* ---- facts ------------------------------------------------------------------------------------- */
+
+size_t tls_engine_record(const struct tls_engine *e)
+{
+    const SSL_SESSION *s = SSL_get0_session(e->ssl);
+    unsigned code = s != NULL ? SSL_SESSION_get_max_fragment_length(s) : 0;
+    return code >= 1 && code <= 4 ? (size_t)256 << code : PLAIN_RECORD;
+}
+
+const struct tls_peer *tls_engine_peer(const struct tls_engine *e)
+{
+    return &e->peer;
+}
+
+const char *tls_engine_why(const struct tls_engine *e)
+{
+    return e->why;
+}
+
+size_t tls_engine_memory(const struct tls_engine *e)
+{
+    return sizeof *e + SSL_ESTIMATE + e->in.b.cap + e->out.b.cap;
+}

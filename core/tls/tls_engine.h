@@ -1,0 +1,49 @@
+/* TLS as a filter over memory: wire bytes in and out on one side, plain bytes on the other. No
+ * sockets, no blocking; the BIO is our own over buffers that are given back when empty, so an idle
+ * connection holds none. */
+#ifndef CORE_TLS_TLS_ENGINE_H
+#define CORE_TLS_TLS_ENGINE_H
+
+#include "core/base/buf.h"
+#include "core/tls/tls_ctx.h"
+#include "core/tls/tls_peer.h"
+
+enum tls_result {
+    TLS_OK,
+    TLS_WANT_WIRE, /* nothing more until wire bytes come */
+    TLS_CLOSED,    /* close-notify received */
+    TLS_ERROR,     /* final; tls_engine_why */
+};
+
+struct tls_engine;
+
+/* As server: certificate by SNI, else that of `domain` (the stream's `to`), else the default; asks
+ * for a client certificate, never demands one. As client: presents the certificate of `domain` (the
+ * local domain; NULL: default) and sends SNI `peer_name`. */
+struct tls_engine *tls_engine_new(struct tls_ctx *ctx, bool server, const char *domain,
+                                  const char *peer_name);
+void tls_engine_free(struct tls_engine *e);
+
+/* Copies. False: out of memory, or more than 64 KiB and a record wait unread; then the connection is
+ * lost. */
+bool tls_engine_put_wire(struct tls_engine *e, struct str bytes);
+/* Received bytes wait, so tls_engine_read may have something. */
+bool tls_engine_readable(const struct tls_engine *e);
+/* Wire bytes to send, borrowed until the next call; tls_engine_wire_taken says how many went. */
+struct str tls_engine_wire(struct tls_engine *e);
+void tls_engine_wire_taken(struct tls_engine *e, size_t n);
+
+/* Drives the handshake; TLS_OK when it is done (call again harmlessly). */
+enum tls_result tls_engine_handshake(struct tls_engine *e);
+enum tls_result tls_engine_read(struct tls_engine *e, char *out, size_t cap, size_t *n);
+enum tls_result tls_engine_write(struct tls_engine *e, struct str plain); /* all or error */
+void tls_engine_close_notify(struct tls_engine *e);
+
+const struct tls_peer *tls_engine_peer(const struct tls_engine *e); /* after the handshake */
+const char *tls_engine_why(const struct tls_engine *e);
+/* Largest plaintext of one record: a write of at most this size makes exactly one. After the
+ * handshake. */
+size_t tls_engine_record(const struct tls_engine *e);
+size_t tls_engine_memory(const struct tls_engine *e);
+
+#endif
