@@ -1,0 +1,48 @@
+/* What a finished lookup says: plain data, shared by the pure parts and the resolver. */
+#ifndef DNS_RESULT_H
+#define DNS_RESULT_H
+
+#include "core/base/cidr.h"
+#include "core/xml/jid.h"
+
+enum { DNS_TARGETS_MAX = 8, DNS_ADDRESSES_MAX = 8 /* 4 per family */, DNS_TEXT_MAX = 160 };
+
+#define DNS_STATUSES(X)                                                                            \
+    X(OK, "ok")                                                                                    \
+    X(NONE, "none")     /* name or records do not exist, or the service is declared absent */      \
+    X(FAILED, "failed") /* servers refused, answered garbage, or are unreachable */                \
+    X(TIMEOUT, "timeout") /* no answer in time */
+
+enum dns_status {
+#define X(id, name) DNS_##id,
+    DNS_STATUSES(X)
+#undef X
+};
+
+struct dns_target {
+    char host[DOMAIN_MAX + 1]; /* A-label form */
+    uint16_t port;
+};
+
+struct dns_services {
+    enum dns_status status;
+    struct dns_target target[DNS_TARGETS_MAX]; /* in the order to try (RFC 2782) */
+    size_t ntargets;
+    bool from_srv;            /* false: no SRV record, the domain itself on 5269 */
+    bool cached;
+    uint64_t total_ms, srv_ms;
+    char text[DNS_TEXT_MAX];  /* not OK: one sentence for people */
+};
+
+struct dns_addresses {
+    enum dns_status status;
+    struct ip ip[DNS_ADDRESSES_MAX]; /* IPv6 and IPv4 alternating, IPv6 first */
+    size_t n;
+    bool cached;
+    uint64_t total_ms;
+    char text[DNS_TEXT_MAX];
+};
+
+const char *dns_status_name(enum dns_status s);
+
+#endif

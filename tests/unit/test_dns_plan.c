@@ -1,0 +1,497 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+
+#include "core/base/env.h"
+#include "dns/plan.h"
+#include "tests/fake/dns_packet.h"
+
+#define SRV_NAME "_xmpp-server._tcp.beta.lab"
+
+static bool constant(void *ctx, unsigned char *out, size_t n)
+{
+    memset(out, *(int *)ctx, n);
+    return true;
+}
+
+static int byte_drawn = 0x80;
+static const struct env env = {NULL, constant, &byte_drawn};
+
+static struct dns_plan plan;
+static struct dns_actions todo;
+
+static void step(enum dns_event_kind kind, uint64_t now)
+{
+    struct dns_event ev = {.kind = kind, .now_ms = now};
+    todo.n = 0;
+    dns_plan_step(&plan, &ev, &todo);
+}
+
+static void reply(enum dns_rr type, enum dns_reply how, const struct pkt *p, uint64_t now)
+{
+    struct dns_event ev = {DNS_EV_REPLY, now, type, how, p ? pkt_view(p) : STR_NONE};
+    todo.n = 0;
+    dns_plan_step(&plan, &ev, &todo);
+}
+
+static void begin(enum dns_kind kind, const char *name, bool no_srv)
+{
+    dns_plan_init(&plan, &env, kind, str_c(name), no_srv);
+    step(DNS_EV_START, 1000);
+}
+
+static bool did(enum dns_action_kind kind)
+{
+    return todo.n == 1 && todo.v[0].kind == kind;
+}
+
+/* ---- services, one row per outcome of the SRV question ---- */
+
+static void pkt_good(struct pkt *p)
+{
+    pkt_response(p, 1, 0, SRV_NAME, DNS_RR_SRV);
+    pkt_srv(p, SRV_NAME, 4000, 20, 0, 5270, "two.beta.lab");
+    pkt_srv(p, SRV_NAME, 4000, 10, 0, 5269, "one.beta.lab");
+}
+
+static void pkt_zero_ttl(struct pkt *p)
+{
+    pkt_response(p, 1, 0, SRV_NAME, DNS_RR_SRV);
+    pkt_srv(p, SRV_NAME, 0, 20, 0, 5270, "two.beta.lab");
+}
+
+static void pkt_dot(struct pkt *p)
+{
+    pkt_response(p, 1, 0, SRV_NAME, DNS_RR_SRV);
+    pkt_srv(p, SRV_NAME, 4000, 0, 0, 0, ".");
+}
+
+static void pkt_port_zero(struct pkt *p)
+{
+    pkt_response(p, 1, 0, SRV_NAME, DNS_RR_SRV);
+    pkt_srv(p, SRV_NAME, 4000, 0, 0, 0, "one.beta.lab");
+}
+
+static void pkt_nxdomain(struct pkt *p)
+{
+    pkt_response(p, 1, 3, SRV_NAME, DNS_RR_SRV);
+    pkt_soa(p, "lab", 10, 500);
+}
+
+static void pkt_nxdomain_long(struct pkt *p)
+{
+    pkt_response(p, 1, 3, SRV_NAME, DNS_RR_SRV);
+    pkt_soa(p, "lab", 9000, 500);
+}
+
+static void pkt_nodata(struct pkt *p)
+{
+    pkt_response(p, 1, 0, SRV_NAME, DNS_RR_SRV);
+}
+
+static void pkt_servfail(struct pkt *p)
+{
+    pkt_response(p, 1, 2, SRV_NAME, DNS_RR_SRV);
+}
+
+static void pkt_garbage(struct pkt *p)
+{
+    pkt_response(p, 1, 0, "other.lab", DNS_RR_SRV);
+}
+
+static void test_services(void **state)
+{
+    (void)state;
+    static const struct {
+        void (*make)(struct pkt *);
+        enum dns_status status;
+        bool from_srv;
+        size_t targets;
+        const char *first;
+        uint64_t life_ms;
+        const char *text; /* a part of it */
+    } row[] = {
+        {pkt_good, DNS_OK, true, 2, "one.beta.lab", 3600000, ""},
+        {pkt_zero_ttl, DNS_OK, true, 1, "two.beta.lab", 0, ""},
+        {pkt_dot, DNS_NONE, true, 0, NULL, 60000, "offers no XMPP federation (SRV target \".\")"},
+        {pkt_port_zero, DNS_FAILED, false, 0, NULL, 5000, "unusable answer for SRV"},
+        {pkt_nxdomain, DNS_OK, false, 1, "beta.lab", 10000, ""},
+        {pkt_nxdomain_long, DNS_OK, false, 1, "beta.lab", 60000, ""},
+        {pkt_nodata, DNS_OK, false, 1, "beta.lab", 30000, ""},
+        {pkt_servfail, DNS_FAILED, false, 0, NULL, 5000,
+         "could not resolve SRV " SRV_NAME ": SERVFAIL"},
+        {pkt_garbage, DNS_FAILED, false, 0, NULL, 5000, "unusable answer"},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct pkt p;
+        struct dns_services s;
+        row[i].make(&p);
+        begin(DNS_KIND_SERVICES, "beta.lab", false);
+        assert_true(did(DNS_ACT_ASK));
+        assert_int_equal(todo.v[0].type, DNS_RR_SRV);
+        reply(DNS_RR_SRV, DNS_REPLY_MESSAGE, &p, 1010);
+        assert_true(did(DNS_ACT_DONE));
+        dns_outcome_services(&plan.outcome, STR("beta.lab"), &env, &s);
+        assert_int_equal(s.status, row[i].status);
+        assert_int_equal(s.from_srv, row[i].from_srv);
+        assert_int_equal(s.ntargets, row[i].targets);
+        if (row[i].first != NULL)
+            assert_string_equal(s.target[0].host, row[i].first);
+        if (row[i].first != NULL && !row[i].from_srv)
+            assert_int_equal(s.target[0].port, 5269);
+        assert_int_equal(plan.outcome.life_ms, row[i].life_ms);
+        assert_non_null(strstr(s.text, row[i].text));
+        assert_int_equal(*s.text == '\0', row[i].status == DNS_OK);
+    }
+}
+
+static void test_question_name(void **state)
+{
+    (void)state;
+    char name[DOMAIN_MAX + 1];
+    begin(DNS_KIND_SERVICES, "beta.lab", false);
+    dns_plan_question(&plan, name);
+    assert_string_equal(name, SRV_NAME);
+    begin(DNS_KIND_ADDRESSES, "beta.lab", false);
+    dns_plan_question(&plan, name);
+    assert_string_equal(name, "beta.lab");
+}
+
+/* A domain so long that the SRV name would be too long has no SRV record. */
+static void test_long_domain(void **state)
+{
+    (void)state;
+    char name[DOMAIN_MAX + 1];
+    for (size_t i = 0; i < DOMAIN_MAX; i++)
+        name[i] = i % 2 ? '.' : 'a';
+    name[DOMAIN_MAX] = '\0';
+    begin(DNS_KIND_SERVICES, name, false);
+    assert_true(did(DNS_ACT_DONE));
+    struct dns_services s;
+    dns_outcome_services(&plan.outcome, str_c(name), &env, &s);
+    assert_int_equal(s.status, DNS_OK);
+    assert_string_equal(s.target[0].host, name);
+    /* And the sentence of a failure about it still fits. */
+    begin(DNS_KIND_ADDRESSES, name, true);
+    struct pkt p;
+    pkt_response(&p, 1, 3, name, DNS_RR_A);
+    reply(DNS_RR_A, DNS_REPLY_MESSAGE, &p, 1001);
+    pkt_response(&p, 1, 3, name, DNS_RR_AAAA);
+    reply(DNS_RR_AAAA, DNS_REPLY_MESSAGE, &p, 1001);
+    assert_int_equal(plan.outcome.status, DNS_NONE);
+    assert_non_null(strstr(plan.outcome.text, "do not exist"));
+}
+
+static void test_retry(void **state)
+{
+    (void)state;
+    struct pkt p;
+    begin(DNS_KIND_SERVICES, "beta.lab", false);
+    assert_false(todo.v[0].again);
+    reply(DNS_RR_SRV, DNS_REPLY_UNREACHABLE, NULL, 1001);
+    assert_true(did(DNS_ACT_ASK));
+    assert_true(todo.v[0].again);
+    reply(DNS_RR_SRV, DNS_REPLY_UNREACHABLE, NULL, 1002);
+    assert_true(did(DNS_ACT_DONE));
+    assert_int_equal(plan.outcome.status, DNS_FAILED);
+    assert_non_null(strstr(plan.outcome.text, "cannot be reached"));
+
+    begin(DNS_KIND_SERVICES, "beta.lab", false);
+    reply(DNS_RR_SRV, DNS_REPLY_UNREACHABLE, NULL, 1001);
+    pkt_good(&p);
+    reply(DNS_RR_SRV, DNS_REPLY_MESSAGE, &p, 1003);
+    assert_int_equal(plan.outcome.status, DNS_OK);
+}
+
+static void test_late(void **state)
+{
+    (void)state;
+    struct pkt p;
+    begin(DNS_KIND_SERVICES, "beta.lab", false);
+    step(DNS_EV_DEADLINE, 11000);
+    assert_true(did(DNS_ACT_DONE));
+    assert_int_equal(plan.outcome.status, DNS_TIMEOUT);
+    assert_string_equal(plan.outcome.text, "DNS servers did not answer within 10 s");
+    pkt_good(&p);
+    reply(DNS_RR_SRV, DNS_REPLY_MESSAGE, &p, 11001); /* too late changes nothing */
+    assert_int_equal(todo.n, 0);
+    assert_int_equal(plan.outcome.status, DNS_TIMEOUT);
+
+    begin(DNS_KIND_SERVICES, "beta.lab", false);
+    reply(DNS_RR_SRV, DNS_REPLY_TIMEOUT, NULL, 1350);
+    assert_int_equal(plan.outcome.status, DNS_TIMEOUT);
+    assert_string_equal(plan.outcome.text, "DNS servers did not answer within 350 ms");
+}
+
+/* ---- addresses ---- */
+
+static void pkt_v4(struct pkt *p, unsigned n, uint32_t ttl)
+{
+    pkt_response(p, 1, 0, "h.lab", DNS_RR_A);
+    for (unsigned i = 0; i < n; i++) {
+        char ip[4] = {127, 0, 4, (char)i};
+        pkt_a(p, "h.lab", ttl, ip);
+    }
+}
+
+static void pkt_v6(struct pkt *p, unsigned n, uint32_t ttl)
+{
+    pkt_response(p, 1, 0, "h.lab", DNS_RR_AAAA);
+    for (unsigned i = 0; i < n; i++) {
+        char ip[16] = {0x20, 1, 0xd, (char)0xb8, [15] = (char)i};
+        pkt_aaaa(p, "h.lab", ttl, ip);
+    }
+}
+
+static void begin_addresses(void)
+{
+    begin(DNS_KIND_ADDRESSES, "h.lab", false);
+    assert_int_equal(todo.n, 2);
+    assert_int_equal(todo.v[0].type, DNS_RR_AAAA);
+    assert_int_equal(todo.v[1].type, DNS_RR_A);
+}
+
+static void test_interleaved(void **state)
+{
+    (void)state;
+    struct pkt p;
+    struct dns_addresses a;
+    begin_addresses();
+    pkt_v4(&p, 6, 50);
+    reply(DNS_RR_A, DNS_REPLY_MESSAGE, &p, 1010);
+    assert_true(did(DNS_ACT_GRACE));
+    assert_int_equal(todo.v[0].ms, 50);
+    pkt_v6(&p, 2, 40);
+    reply(DNS_RR_AAAA, DNS_REPLY_MESSAGE, &p, 1020);
+    assert_true(did(DNS_ACT_DONE));
+    dns_outcome_addresses(&plan.outcome, &a);
+    assert_int_equal(a.n, 6);
+    assert_int_equal(a.ip[0].len, 16);
+    assert_int_equal(a.ip[1].len, 4);
+    assert_int_equal(a.ip[2].len, 16);
+    assert_int_equal(a.ip[3].len, 4);
+    assert_int_equal(a.ip[5].bytes[3], 3);
+    assert_int_equal(plan.outcome.life_ms, 40000);
+    step(DNS_EV_GRACE, 1060);
+    assert_int_equal(todo.n, 0);
+}
+
+static void test_grace(void **state)
+{
+    (void)state;
+    struct pkt p;
+    begin_addresses();
+    pkt_v6(&p, 1, 400);
+    reply(DNS_RR_AAAA, DNS_REPLY_MESSAGE, &p, 1010);
+    assert_true(did(DNS_ACT_GRACE));
+    step(DNS_EV_GRACE, 1060);
+    assert_true(did(DNS_ACT_DONE));
+    assert_int_equal(plan.outcome.status, DNS_OK);
+    assert_int_equal(plan.outcome.n, 1);
+    assert_int_equal(plan.outcome.life_ms, 5000); /* half an answer */
+}
+
+static void test_one_family_negative(void **state)
+{
+    (void)state;
+    struct pkt p;
+    begin_addresses();
+    pkt_response(&p, 1, 3, "h.lab", DNS_RR_AAAA); /* NXDOMAIN, though there is an A record */
+    reply(DNS_RR_AAAA, DNS_REPLY_MESSAGE, &p, 1010);
+    assert_int_equal(todo.n, 0); /* nothing found yet: no grace, the other one decides */
+    pkt_v4(&p, 1, 400);
+    reply(DNS_RR_A, DNS_REPLY_MESSAGE, &p, 1020);
+    assert_true(did(DNS_ACT_DONE));
+    assert_int_equal(plan.outcome.status, DNS_OK);
+    assert_int_equal(plan.outcome.life_ms, 30000);
+}
+
+static void test_one_family_fails(void **state)
+{
+    (void)state;
+    struct pkt p;
+    begin_addresses();
+    reply(DNS_RR_AAAA, DNS_REPLY_TIMEOUT, NULL, 1010);
+    assert_int_equal(todo.n, 0);
+    pkt_v4(&p, 1, 400);
+    reply(DNS_RR_A, DNS_REPLY_MESSAGE, &p, 1020);
+    assert_int_equal(plan.outcome.status, DNS_OK);
+    assert_int_equal(plan.outcome.n, 1);
+    assert_int_equal(plan.outcome.life_ms, 5000);
+}
+
+enum half { NX, NODATA, SERVFAIL, LATE, UNUSABLE };
+
+static void half_reply(enum dns_rr type, enum half h)
+{
+    struct pkt p;
+    pkt_response(&p, 1, h == NX ? 3 : h == SERVFAIL ? 2 : 0, "h.lab", type);
+    enum dns_reply how = h == LATE       ? DNS_REPLY_TIMEOUT
+                         : h == UNUSABLE ? DNS_REPLY_UNUSABLE
+                                         : DNS_REPLY_MESSAGE;
+    reply(type, how, &p, 1010);
+}
+
+static void test_nothing_found(void **state)
+{
+    (void)state;
+    static const struct {
+        enum half v6, v4;
+        bool no_srv;
+        enum dns_status status;
+        const char *text;
+    } row[] = {
+        {NX, NX, false, DNS_NONE, "no such domain: h.lab does not exist"},
+        {NX, NX, true, DNS_NONE,
+         "no such domain: SRV _xmpp-server._tcp.h.lab and h.lab do not exist"},
+        {NX, NODATA, false, DNS_NONE, "no such domain: h.lab does not exist"},
+        {NODATA, NODATA, false, DNS_NONE, "no address: h.lab has no A or AAAA record"},
+        {NODATA, NODATA, true, DNS_NONE, "no address: h.lab has no SRV, A or AAAA record"},
+        {NX, SERVFAIL, false, DNS_FAILED, "DNS servers could not resolve h.lab: SERVFAIL"},
+        {SERVFAIL, LATE, false, DNS_FAILED, "DNS servers could not resolve h.lab: SERVFAIL"},
+        {NODATA, LATE, false, DNS_TIMEOUT, "DNS servers did not answer within 10 ms"},
+        {UNUSABLE, NX, false, DNS_FAILED, "DNS question for h.lab could not be put"},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        begin(DNS_KIND_ADDRESSES, "h.lab", row[i].no_srv);
+        half_reply(DNS_RR_AAAA, row[i].v6);
+        half_reply(DNS_RR_A, row[i].v4);
+        assert_true(did(DNS_ACT_DONE));
+        assert_int_equal(plan.outcome.status, row[i].status);
+        assert_string_equal(plan.outcome.text, row[i].text);
+        assert_int_equal(plan.outcome.n, 0);
+    }
+}
+
+static void test_deadline_with_one(void **state)
+{
+    (void)state;
+    struct pkt p;
+    begin_addresses();
+    pkt_v4(&p, 1, 400);
+    reply(DNS_RR_A, DNS_REPLY_MESSAGE, &p, 1010);
+    step(DNS_EV_DEADLINE, 1030);
+    assert_true(did(DNS_ACT_DONE));
+    assert_int_equal(plan.outcome.status, DNS_OK);
+}
+
+static void test_unasked_replies(void **state)
+{
+    (void)state;
+    struct pkt p;
+    begin_addresses();
+    pkt_good(&p);
+    reply(DNS_RR_SRV, DNS_REPLY_MESSAGE, &p, 1010);
+    step(DNS_EV_GRACE, 1011);
+    assert_int_equal(todo.n, 0);
+    assert_false(plan.done);
+}
+
+/* ---- outcomes ---- */
+
+static void test_store_and_load(void **state)
+{
+    (void)state;
+    struct pkt p;
+    struct dns_outcome back;
+    pkt_good(&p);
+    begin(DNS_KIND_SERVICES, "beta.lab", false);
+    reply(DNS_RR_SRV, DNS_REPLY_MESSAGE, &p, 1010);
+    size_t n = dns_outcome_size(&plan.outcome, DNS_KIND_SERVICES);
+    assert_true(n < sizeof back);
+    struct str bytes = {(char *)&plan.outcome, n};
+    assert_true(dns_outcome_load(&back, DNS_KIND_SERVICES, bytes));
+    assert_int_equal(back.n, 2);
+    assert_string_equal(back.u.srv[1].target, "two.beta.lab");
+    assert_false(dns_outcome_load(&back, DNS_KIND_ADDRESSES, bytes));
+    bytes.n--;
+    assert_false(dns_outcome_load(&back, DNS_KIND_SERVICES, bytes));
+    bytes.n = 3;
+    assert_false(dns_outcome_load(&back, DNS_KIND_SERVICES, bytes));
+}
+
+static void test_many_targets(void **state)
+{
+    (void)state;
+    struct pkt p;
+    struct dns_services s;
+    char host[32];
+    pkt_response(&p, 1, 0, SRV_NAME, DNS_RR_SRV);
+    for (unsigned i = 0; i < 40; i++) {
+        snprintf(host, sizeof host, "h%u.beta.lab", i);
+        pkt_srv(&p, SRV_NAME, 60, 40 - i, 0, 5269, host);
+    }
+    begin(DNS_KIND_SERVICES, "beta.lab", false);
+    reply(DNS_RR_SRV, DNS_REPLY_MESSAGE, &p, 1010);
+    assert_int_equal(plan.outcome.n, DNS_SRV_KEPT);
+    dns_outcome_services(&plan.outcome, STR("beta.lab"), &env, &s);
+    assert_int_equal(s.ntargets, DNS_TARGETS_MAX);
+    assert_string_equal(s.target[0].host, "h39.beta.lab"); /* the best, not the first */
+    assert_string_equal(s.target[7].host, "h32.beta.lab");
+}
+
+/* Each use of one cached set draws anew. */
+static void test_order_is_drawn_per_use(void **state)
+{
+    (void)state;
+    struct pkt p;
+    struct dns_services s;
+    pkt_response(&p, 1, 0, SRV_NAME, DNS_RR_SRV);
+    pkt_srv(&p, SRV_NAME, 60, 1, 50, 1, "a.lab");
+    pkt_srv(&p, SRV_NAME, 60, 1, 50, 2, "b.lab");
+    begin(DNS_KIND_SERVICES, "beta.lab", false);
+    reply(DNS_RR_SRV, DNS_REPLY_MESSAGE, &p, 1010);
+    byte_drawn = 0x00;
+    dns_outcome_services(&plan.outcome, STR("beta.lab"), &env, &s);
+    uint16_t low = s.target[0].port;
+    byte_drawn = 0xff;
+    dns_outcome_services(&plan.outcome, STR("beta.lab"), &env, &s);
+    assert_int_not_equal(s.target[0].port, low);
+    byte_drawn = 0x80;
+}
+
+static void test_without_question(void **state)
+{
+    (void)state;
+    struct dns_outcome o;
+    struct dns_addresses a;
+    struct ip ip;
+    assert_true(ip_parse(STR("2001:db8::1"), &ip));
+    dns_outcome_literal(&o, &ip);
+    dns_outcome_addresses(&o, &a);
+    assert_int_equal(a.status, DNS_OK);
+    assert_true(a.n == 1 && ip_equal(&a.ip[0], &ip));
+    dns_outcome_no_name(&o, STR("10.0.0.1"));
+    assert_int_equal(o.status, DNS_NONE);
+    assert_string_equal(o.text, "\"10.0.0.1\" is an address, not a domain name");
+    dns_outcome_no_name(&o, STR("a b\n"));
+    assert_string_equal(o.text, "not a domain name that can be looked up");
+    assert_string_equal(dns_status_name(DNS_TIMEOUT), "timeout");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_services),
+        cmocka_unit_test(test_question_name),
+        cmocka_unit_test(test_long_domain),
+        cmocka_unit_test(test_retry),
+        cmocka_unit_test(test_late),
+        cmocka_unit_test(test_interleaved),
+        cmocka_unit_test(test_grace),
+        cmocka_unit_test(test_one_family_negative),
+        cmocka_unit_test(test_one_family_fails),
+        cmocka_unit_test(test_nothing_found),
+        cmocka_unit_test(test_deadline_with_one),
+        cmocka_unit_test(test_unasked_replies),
+        cmocka_unit_test(test_store_and_load),
+        cmocka_unit_test(test_many_targets),
+        cmocka_unit_test(test_order_is_drawn_per_use),
+        cmocka_unit_test(test_without_question),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
