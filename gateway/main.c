@@ -1,0 +1,193 @@
+/* sallyport: the gateway program. Command line, configuration, one worker, signals. */
+#include <ares.h>
+#include <errno.h>
+#include <expat.h>
+#include <libconfig.h>
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <string.h>
+#include <strophe.h>
+#include <unistd.h>
+
+#include "config/schema.h"
+#include "core/base/mem.h"
+#include "core/daemon/supervisor.h"
+#include "gateway/policy/policy.h"
+#include "gateway/worker.h"
+
+enum { ERRORS_MAX = 1 << 20 };
+
+struct gateway {
+    struct supervisor supervisor;
+    struct worker worker;
+    struct log *log;
+    const struct supervisor_options *options;
+    const char *config_file;
+};
+
+static void libraries(struct supervisor_library out[8])
+{
+    const struct supervisor_library used[] = {{"libuv", uv_version_string()},
+                                              {"c-ares", ares_version(NULL)},
+                                              {"OpenSSL", OpenSSL_version(OPENSSL_VERSION_STRING)},
+                                              {"expat", XML_ExpatVersion()},
+                                              {"libstrophe", "0.12 API"},
+                                              {NULL, NULL}};
+    memcpy(out, used, sizeof used);
+}
+
+static const struct supervisor_program program = {
+    .name = "sallyport",
+    .summary = "XMPP federation gateway: server-to-server streams outside, one link inside",
+    .default_config = "/etc/sallyport/sallyport.conf",
+    .version = SALLYPORT_VERSION,
+    .libraries = libraries,
+};
+
+static enum log_level level_of(const struct gateway *g, const struct gateway_config *c)
+{
+    return (enum log_level)(g->options->log_level >= 0 ? g->options->log_level : c->log.level);
+}
+
+static void log_lines(struct gateway *g, const char *event, struct buf *text)
+{
+    struct str rest = buf_view(text);
+    while (rest.n > 0) {
+        const char *end = memchr(rest.p, '\n', rest.n);
+        size_t n = end ? (size_t)(end - rest.p) : rest.n;
+        log_ev(&g->worker.ctx, LOG_ERROR, event, KV_S("msg", ((struct str){rest.p, n})));
+        n += end != NULL;
+        rest.p += n;
+        rest.n -= n;
+    }
+}
+
+static bool on_reload(void *arg)
+{
+    struct gateway *g = arg;
+    struct buf errors = BUF_INIT(ERRORS_MAX);
+    struct gateway_config *c = gateway_config_load(g->config_file, &errors);
+    bool ok = c != NULL;
+    if (ok) {
+        log_set(g->log, level_of(g, c), (enum log_format)c->log.format);
+        buf_clear(&errors);
+        ok = worker_reload(&g->worker, c, &errors);
+    }
+    if (!ok) {
+        log_lines(g, "config.error", &errors);
+        log_ev(&g->worker.ctx, LOG_ERROR, "config.rejected",
+               KV_C("msg", "the new configuration is not used; the running one stays"));
+    }
+    gateway_config_unref(c);
+    buf_free(&errors);
+    return ok;
+}
+
+static void on_drained(void *arg)
+{
+    struct gateway *g = arg;
+    worker_dump(&g->worker);
+    log_ev(&g->worker.ctx, LOG_NOTICE, "gateway.stopped", KV_C("reason", "drained"));
+    loop_stop(&g->worker.loop);
+}
+
+static void on_drain(void *arg)
+{
+    struct gateway *g = arg;
+    worker_drain(&g->worker, on_drained, g);
+}
+
+static void on_stop(void *arg)
+{
+    struct gateway *g = arg;
+    worker_drain(&g->worker, on_drained, g);
+    worker_drain_now(&g->worker);
+}
+
+static void on_dump(void *arg)
+{
+    worker_dump(&((struct gateway *)arg)->worker);
+}
+
+static bool seed_tables(void)
+{
+    unsigned char seed[16];
+    if (!env_system.random(env_system.ctx, seed, sizeof seed))
+        return false;
+    table_seed(seed);
+    return true;
+}
+
+static int run(struct gateway *g, struct gateway_config *cfg)
+{
+    static const struct supervisor_ops ops = {on_reload, on_drain, on_stop, on_dump};
+    struct buf why = BUF_INIT(ERRORS_MAX);
+    int code = SUPERVISOR_FAILED;
+    bool started = worker_start(&g->worker, g->log, cfg, &why, &code);
+    if (!started)
+        fprintf(stderr, "%s: %.*s", program.name, STR_ARG(buf_view(&why)));
+    else
+        code = supervisor_drop(&program, cfg->user);
+    if (started && code == SUPERVISOR_OK) {
+        if (supervisor_start(&g->supervisor, &g->worker.loop, &ops, g)) {
+            log_ev(&g->worker.ctx, LOG_NOTICE, "gateway.start", KV_C("version", SALLYPORT_VERSION),
+                   KV_C("config", g->config_file), KV_I("pid", getpid()),
+                   KV_C("security_mode",
+                        policy_security_name((enum security_mode)cfg->security_mode)));
+            supervisor_ready(&g->supervisor);
+            loop_run(&g->worker.loop);
+            supervisor_stop(&g->supervisor);
+        } else {
+            code = SUPERVISOR_SYSTEM;
+        }
+    }
+    worker_close(&g->worker);
+    buf_free(&why);
+    return code;
+}
+
+static int check_only(const struct supervisor_options *o, const struct gateway_config *cfg)
+{
+    struct buf text = BUF_INIT(ERRORS_MAX);
+    if (o->show) {
+        schema_show(&gateway_schema, cfg, &text);
+        fwrite(text.p, 1, text.len, stdout);
+    }
+    buf_free(&text);
+    printf("%s: the configuration is fine\n", o->config);
+    return SUPERVISOR_OK;
+}
+
+int main(int argc, char **argv)
+{
+    struct supervisor_options o;
+    int code;
+    if (!supervisor_parse(&program, argc, argv, &o, &code))
+        return code;
+    if (!seed_tables() || ares_library_init(ARES_LIB_INIT_ALL) != ARES_SUCCESS) {
+        fprintf(stderr, "%s: no randomness, or no DNS library\n", program.name);
+        return SUPERVISOR_SYSTEM;
+    }
+    struct buf errors = BUF_INIT(ERRORS_MAX);
+    struct gateway_config *cfg = gateway_config_load(o.config, &errors);
+    if (errors.len > 0)
+        fwrite(errors.p, 1, errors.len, stderr);
+    buf_free(&errors);
+    code = cfg == NULL ? supervisor_config_exit(o.config)
+           : o.check   ? check_only(&o, cfg)
+                       : supervisor_check_root(&program, &o, cfg->user);
+    if (cfg != NULL && !o.check && code == SUPERVISOR_OK) {
+        struct gateway *g = mem_zalloc(sizeof *g);
+        supervisor_prepare();
+        g->options = &o;
+        g->config_file = o.config;
+        g->log = log_new(STDERR_FILENO, level_of(g, cfg), (enum log_format)cfg->log.format,
+                         (unsigned)cfg->log.rate);
+        code = g->log ? run(g, cfg) : SUPERVISOR_SYSTEM;
+        log_free(g->log);
+        mem_free(g);
+    }
+    gateway_config_unref(cfg);
+    ares_library_cleanup();
+    return code;
+}

@@ -1,0 +1,593 @@
+/* One remote domain at work: carries out what its `remote` decides. Resolving, dialling target after
+ * target, the stream, handing stanzas to it and taking back what it did not send. */
+#include "gateway/worker.h"
+
+#include <stdio.h>
+
+#include "core/base/mem.h"
+#include "gateway/policy/policy.h"
+
+enum { PEERS_MAX = 10000, LINGER_MS = 5000, S2S_PORT = 5269 };
+
+static void dial(struct peer *p, size_t target);
+
+struct peer *peer_find(struct worker *w, struct str remote)
+{
+    struct peer *p;
+    HASH_FIND(hh, w->peers, remote.p, remote.n, p);
+    return p;
+}
+
+static void on_kick(struct loop_task *t);
+
+static void on_timer(struct timer *t)
+{
+    struct peer *p = CONTAINER_OF(t, struct peer, timer);
+    remote_tick(p->remote, loop_now(&p->w->loop));
+    peer_kick(p);
+}
+
+struct peer *peer_get(struct worker *w, struct str remote, struct str local)
+{
+    struct peer *p = peer_find(w, remote);
+    if (p != NULL)
+        return p;
+    if (HASH_COUNT(w->peers) >= PEERS_MAX || (p = mem_zalloc(sizeof *p)) == NULL)
+        return NULL;
+    p->w = w;
+    p->remote = remote_new(remote, &w->remote_settings, &w->outq, w->loop.env);
+    p->kick.run = on_kick;
+    p->timer.fire = on_timer;
+    str_copy(p->domain, sizeof p->domain, remote);
+    str_copy(p->local, sizeof p->local, local);
+    if (p->remote != NULL)
+        HASH_ADD(hh, w->peers, domain, remote.n, p);
+    if (p->remote == NULL || p->hh.tbl == NULL) {
+        remote_free(p->remote);
+        mem_free(p);
+        return NULL;
+    }
+    return p;
+}
+
+static void free_peer(struct peer *p)
+{
+    HASH_DEL(p->w->peers, p);
+    loop_unpost(&p->w->loop, &p->kick);
+    loop_timer_clear(&p->w->loop, &p->timer);
+    if (p->query != NULL)
+        dns_query_cancel(p->query);
+    if (p->dialling != NULL)
+        connect_cancel(p->dialling);
+    if (p->out != NULL)
+        p->out->peer = NULL;
+    remote_free(p->remote);
+    mem_free(p);
+}
+
+void peer_kick(struct peer *p)
+{
+    loop_post(&p->w->loop, &p->kick);
+}
+
+/* ---- the stream -------------------------------------------------------------------------------- */
+
+static void set_context(struct out_session *o, struct str local, struct str remote)
+{
+    struct kv *kv = o->s.log.kv;
+    snprintf(o->pair, sizeof o->pair, "%.*s:%.*s", STR_ARG(local), STR_ARG(remote));
+    kv[0] = KV_I("sid", o->sid);
+    kv[1] = KV_C("dir", "out");
+    kv[2] = KV_C("addr", o->addr);
+    kv[3] = KV_C("pair", o->pair);
+    kv[4] = KV_C("peer", strchr(o->pair, ':') + 1);
+}
+
+static void step(void *machine, const struct gw_event *ev, struct gw_actions *out)
+{
+    struct s2s_out *m = machine;
+    CONTAINER_OF(m, struct out_session, m)->last_state = m->state;
+    s2s_out_step(m, ev, out);
+}
+
+static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
+{
+    (void)ev;
+    struct out_session *o = (struct out_session *)s;
+    struct peer *p = o->peer;
+    uint64_t now = loop_now(s->loop);
+    if (p == NULL)
+        return;
+    switch (a->kind) {
+    case ACT_READY:
+        remote_stream_ready(p->remote);
+        break;
+    case ACT_PAIR:
+        remote_pair_result(p->remote, a->u.pair.local, a->u.pair.result, a->u.pair.text, now);
+        break;
+    case ACT_ANSWERED:
+        remote_answered(p->remote, &a->u.answered.request, a->u.answered.verdict,
+                        a->u.answered.text, now);
+        break;
+    default:
+        return; /* not of outgoing streams */
+    }
+    peer_kick(p);
+}
+
+/* What the stream did not send goes back to the queues, in order; one that was cut in the middle
+ * cannot be sent again. */
+static void take_back(struct out_session *o)
+{
+    struct worker *w = o->w;
+    struct list back = {NULL, NULL, 0};
+    struct outq_item *it;
+    struct span stanza;
+    bool partial = false;
+    while (conn_unsent(o->s.conn, &stanza, &partial)) {
+        w->n.outward.writing--;
+        it = partial ? NULL : mem_zalloc(sizeof *it);
+        if (it == NULL) {
+            switch_failed_outward(w, stanza, "remote-server-timeout",
+                                  STR("the stream was cut while this was being sent"));
+            span_release(&stanza);
+            continue;
+        }
+        it->stanza = stanza;
+        list_prepend(&back, &it->node);
+    }
+    struct list_node *n;
+    while ((n = list_pop(&back)) != NULL) {
+        it = CONTAINER_OF(n, struct outq_item, node);
+        switch_requeue_outward(w, it->stanza);
+        outq_item_free(it);
+    }
+}
+
+/* The sentence that a bounce will carry: which step failed, against whom. */
+static void describe_end(const struct out_session *o, enum end_reason reason, struct str text,
+                         char *out, size_t cap)
+{
+    snprintf(out, cap, "stream to %s (%s) ended in state %s: %s%s%.*s", o->m.remote, o->addr,
+             s2s_out_state_name(o->last_state), end_reason_name(reason), text.n ? ": " : "",
+             STR_ARG(text));
+}
+
+static void ended(struct session *s, enum end_reason reason, struct str text)
+{
+    struct out_session *o = (struct out_session *)s;
+    const struct tls_peer *tls = conn_tls_peer(s->conn);
+    log_ev(&s->log, LOG_INFO, "s2s.closed", KV_C("reason", end_reason_name(reason)),
+           KV_I("stanzas", o->stanzas), KV_I("bytes_in", conn_bytes_in(s->conn)),
+           KV_I("bytes_out", conn_bytes_out(s->conn)),
+           KV_S("tls", tls ? str_c(tls->protocol) : STR("none")),
+           KV_S("msg", text.n ? text : STR_NONE));
+    take_back(o);
+    if (o->peer == NULL)
+        return;
+    struct peer *p = o->peer;
+    char why[360];
+    describe_end(o, reason, text, why, sizeof why);
+    o->peer = NULL;
+    p->out = NULL;
+    remote_stream_ended(p->remote, str_c(why), loop_now(s->loop));
+    peer_kick(p);
+}
+
+static void drained(struct session *s)
+{
+    struct out_session *o = (struct out_session *)s;
+    if (o->peer != NULL)
+        peer_kick(o->peer);
+}
+
+static void sent(struct session *s, size_t stanzas, size_t bytes)
+{
+    (void)bytes;
+    struct out_session *o = (struct out_session *)s;
+    o->w->n.outward.writing -= stanzas;
+    o->w->n.outward.delivered += stanzas;
+    if (o->peer != NULL)
+        remote_sent(o->peer->remote);
+}
+
+static void free_session(struct out_session *o)
+{
+    list_remove(&o->node);
+    tls_ctx_unref(o->s.tls.ctx);
+    s2s_out_free(&o->m);
+    mem_free(o);
+}
+
+static void closed(struct session *s)
+{
+    struct out_session *o = (struct out_session *)s;
+    struct worker *w = o->w;
+    free_session(o);
+    worker_check_drained(w);
+}
+
+static const struct session_ops out_ops = {.step = step, .act = act, .ended = ended,
+                                           .drained = drained, .sent = sent, .closed = closed};
+
+static struct out_session *new_session(struct peer *p, const struct endpoint *to)
+{
+    struct worker *w = p->w;
+    struct out_session *o = mem_zalloc(sizeof *o);
+    if (o == NULL)
+        return NULL;
+    o->w = w;
+    o->peer = p;
+    o->sid = worker_sid(w);
+    endpoint_text(to, o->addr);
+    const struct cfg_domain *d = gateway_config_domain(w->cfg, str_c(p->local));
+    if (!s2s_out_init(&o->m, w->cfg, &w->secrets, str_c(p->local), str_c(p->domain))) {
+        s2s_out_free(&o->m);
+        mem_free(o);
+        return NULL;
+    }
+    o->s.ops = &out_ops;
+    o->s.machine = &o->m;
+    o->s.log.sink = w->log;
+    o->s.linger_ms = LINGER_MS;
+    o->s.limits = &w->limits_proven;
+    o->s.tls.ctx = tls_ctx_ref(w->tls);
+    o->s.tls.domain = d ? d->name : NULL;
+    o->s.tls.peer_name = o->m.remote;
+    set_context(o, str_c(p->local), str_c(p->domain));
+    list_append(&w->out, &o->node);
+    return o;
+}
+
+/* Ends the stream without hearing from it again. */
+static void detach(struct peer *p, const char *why)
+{
+    struct out_session *o = p->out;
+    if (o == NULL)
+        return;
+    o->peer = NULL;
+    p->out = NULL;
+    session_drain(&o->s, why);
+}
+
+/* ---- dialling ---------------------------------------------------------------------------------- */
+
+static void dial_failed(struct peer *p, const char *why)
+{
+    log_ev(&p->w->ctx, LOG_NOTICE, "s2s.dial.failed", KV_C("peer", p->domain),
+           KV_I("target", p->target), KV_C("msg", why));
+    remote_dial_failed(p->remote, str_c(why), loop_now(&p->w->loop));
+    peer_kick(p);
+}
+
+static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, const char *why)
+{
+    struct peer *p = arg;
+    p->dialling = NULL;
+    if (tcp == NULL) {
+        dial_failed(p, why);
+        return;
+    }
+    struct out_session *o = new_session(p, to);
+    struct conn_options opt = {.content = CONTENT_SERVER, .limits = &p->w->limits_unproven};
+    if (o == NULL) {
+        session_discard(tcp);
+        dial_failed(p, "out of memory");
+        return;
+    }
+    p->out = o;
+    remote_connected(p->remote);
+    p->w->n.streams_out++;
+    log_ev(&o->s.log, LOG_INFO, "s2s.connected",
+           KV_SEC("after", loop_now(&p->w->loop) - p->started));
+    if (!session_start(&o->s, &p->w->loop, tcp, &opt)) {
+        p->out = NULL;
+        free_session(o);
+        remote_stream_ended(p->remote, STR("out of memory"), loop_now(&p->w->loop));
+        peer_kick(p);
+    }
+}
+
+/* DESIGN: a stranger's SRV record must not aim us at ourselves or at the inside. Our own listeners
+ * and the link are refused always, other networks unless a route gives the literal address. */
+static bool refused(void *arg, const struct endpoint *e, const char **why)
+{
+    struct peer *p = arg;
+    const struct gateway_config *c = p->w->cfg;
+    struct endpoint own;
+    static const struct ip any4 = {{0}, 4}, any6 = {{0}, 16};
+    for (size_t i = 0; i < c->nlinks; i++) {
+        *why = "this address is the inside link";
+        if (endpoint_parse(str_c(c->links[i].address), &own) && ip_equal(&own.ip, &e->ip) &&
+            own.port == e->port)
+            return true;
+    }
+    for (size_t i = 0; i < c->listen.ns2s; i++) {
+        *why = "this address is our own listener";
+        if (endpoint_parse(str_c(c->listen.s2s[i]), &own) && own.port == e->port &&
+            ip_equal(&own.ip, &e->ip))
+            return true;
+        if ((ip_equal(&own.ip, &any4) || ip_equal(&own.ip, &any6)) && own.port == e->port &&
+            worker_own_address(&e->ip))
+            return true;
+    }
+    for (size_t i = 0; !p->literal && i < c->outbound.ndeny; i++) {
+        *why = "this address is in outbound.deny_networks";
+        if (cidr_has(&c->outbound.deny_networks[i], &e->ip))
+            return true;
+    }
+    return false;
+}
+
+static void connect_to(struct peer *p, const struct ip *ips, size_t n)
+{
+    struct worker *w = p->w;
+    struct endpoint e[DNS_ADDRESSES_MAX];
+    struct connect_options opt = {.targets = e, .ntargets = n,
+                                  .deadline_ms = w->cfg->timeouts.connect, .refused = refused};
+    for (size_t i = 0; i < n; i++)
+        e[i] = (struct endpoint){ips[i], p->targets[p->target].port};
+    for (size_t i = 0; i < w->cfg->outbound.nsource; i++) {
+        struct ip ip;
+        if (ip_parse(str_c(w->cfg->outbound.source[i]), &ip))
+            *(ip.len == 4 ? &opt.source4 : &opt.source6) = ip;
+    }
+    p->dialling = connect_start(&w->loop, &opt, on_connected, p);
+    if (p->dialling == NULL)
+        dial_failed(p, "out of memory");
+}
+
+static void on_addresses(void *arg, const struct dns_addresses *a)
+{
+    struct peer *p = arg;
+    p->query = NULL;
+    if (a->status != DNS_OK || a->n == 0)
+        dial_failed(p, a->text);
+    else
+        connect_to(p, a->ip, a->n);
+}
+
+static void dial(struct peer *p, size_t target)
+{
+    struct ip ip;
+    p->target = target;
+    const char *host = p->targets[target].host;
+    if (ip_parse(str_c(host), &ip)) {
+        connect_to(p, &ip, 1);
+        return;
+    }
+    p->query = resolver_addresses(p->w->resolver, str_c(host), on_addresses, p);
+    if (p->query == NULL)
+        dial_failed(p, "too many DNS lookups under way");
+}
+
+/* ---- resolving --------------------------------------------------------------------------------- */
+
+static void on_services(void *arg, const struct dns_services *s)
+{
+    struct peer *p = arg;
+    uint64_t now = loop_now(&p->w->loop);
+    p->query = NULL;
+    if (s->status != DNS_OK) {
+        remote_resolve_failed(p->remote, str_c(s->text), now);
+    } else {
+        memcpy(p->targets, s->target, s->ntargets * sizeof s->target[0]);
+        p->ntargets = s->ntargets;
+        remote_resolved(p->remote, s->ntargets, now);
+    }
+    peer_kick(p);
+}
+
+/* A static route: one target, "192.0.2.7:5269", "[2001:db8::1]:5269" or "host.example:5269". */
+static bool use_route(struct peer *p, const char *route)
+{
+    struct endpoint e;
+    struct dns_target *t = &p->targets[0];
+    p->ntargets = 1;
+    p->literal = endpoint_parse(str_c(route), &e);
+    if (p->literal) {
+        char text[ENDPOINT_TEXT];
+        ip_text(&e.ip, text);
+        str_copy(t->host, sizeof t->host, str_c(text));
+        t->port = e.port;
+        return true;
+    }
+    const char *colon = strrchr(route, ':');
+    long port = colon ? strtol(colon + 1, NULL, 10) : S2S_PORT;
+    if (port < 1 || port > 65535)
+        return false;
+    t->port = (uint16_t)port;
+    return domain_ascii((struct str){route, colon ? (size_t)(colon - route) : strlen(route)},
+                        t->host);
+}
+
+static void resolve(struct peer *p)
+{
+    const char *route = policy_route(p->w->cfg, str_c(p->domain));
+    uint64_t now = loop_now(&p->w->loop);
+    p->started = now;
+    p->literal = false;
+    if (route != NULL) {
+        bool ok = use_route(p, route);
+        log_ev(&p->w->ctx, LOG_INFO, "dns.result", KV_C("domain", p->domain),
+               KV_C("method", "route"), KV_C("msg", route));
+        remote_resolved(p->remote, ok ? 1 : 0, now);
+        peer_kick(p);
+        return;
+    }
+    p->query = resolver_services(p->w->resolver, str_c(p->domain), on_services, p);
+    if (p->query == NULL) {
+        remote_resolve_failed(p->remote, STR("too many DNS lookups under way"), now);
+        peer_kick(p);
+    }
+}
+
+/* ---- carrying out ------------------------------------------------------------------------------ */
+
+static void want(struct peer *p, const struct remote_act *a)
+{
+    if (p->out == NULL)
+        return;
+    struct gw_event ev = {.now_ms = loop_now(&p->w->loop)};
+    if (a->what == REMOTE_DO_WANT_PAIR) {
+        ev.kind = EV_WANT_PAIR;
+        ev.u.pair.local = a->local;
+    } else {
+        ev.kind = EV_WANT_VERIFY;
+        ev.u.verify = a->request;
+    }
+    session_event(&p->out->s, &ev);
+}
+
+static void hand_over(struct out_session *o, struct span stanza)
+{
+    o->w->n.outward.writing++;
+    o->stanzas++;
+    s2s_out_touch(&o->m, loop_now(o->s.loop));
+    conn_send_stanza(o->s.conn, stanza);
+}
+
+static bool writable(const struct peer *p)
+{
+    return p->out != NULL && !p->out->s.over && p->out->m.state == S2S_OUT_READY &&
+           !conn_above_high(p->out->s.conn);
+}
+
+bool peer_send_now(struct peer *p, struct str local, struct span *stanza)
+{
+    if (!writable(p) || !remote_may_send(p->remote, local) || !s2s_out_valid(&p->out->m, local))
+        return false;
+    hand_over(p->out, *stanza);
+    return true;
+}
+
+static void stop_attempt(struct peer *p)
+{
+    if (p->query != NULL)
+        dns_query_cancel(p->query);
+    if (p->dialling != NULL)
+        connect_cancel(p->dialling);
+    p->query = NULL;
+    p->dialling = NULL;
+    detach(p, "this stream is not needed any more");
+}
+
+static void carry_out(struct peer *p, struct remote_act *a)
+{
+    struct worker *w = p->w;
+    switch (a->what) {
+    case REMOTE_DO_RESOLVE:
+        resolve(p);
+        break;
+    case REMOTE_DO_DIAL:
+        dial(p, a->target);
+        break;
+    case REMOTE_DO_WANT_PAIR:
+    case REMOTE_DO_WANT_VERIFY:
+        want(p, a);
+        break;
+    case REMOTE_DO_SEND:
+        hand_over(p->out, a->stanza);
+        break;
+    case REMOTE_DO_BOUNCE:
+        switch_failed_outward(w, a->stanza, a->condition, a->text);
+        span_release(&a->stanza);
+        break;
+    case REMOTE_DO_VERDICT:
+        accept_verdict(w, (uint32_t)a->origin, a->ticket, a->verdict, a->text);
+        break;
+    case REMOTE_DO_CLOSE:
+        stop_attempt(p);
+        break;
+    }
+}
+
+static void arm(struct peer *p)
+{
+    uint64_t due, now = loop_now(&p->w->loop);
+    if (remote_due(p->remote, &due))
+        loop_timer_set(&p->w->loop, &p->timer, due > now ? due - now : 1);
+    else
+        loop_timer_clear(&p->w->loop, &p->timer);
+}
+
+static void on_kick(struct loop_task *t)
+{
+    struct peer *p = CONTAINER_OF(t, struct peer, kick);
+    struct remote_act a;
+    while (remote_next(p->remote, loop_now(&p->w->loop), writable(p), &a))
+        carry_out(p, &a);
+    if (p->out == NULL && remote_disposable(p->remote, loop_now(&p->w->loop)))
+        free_peer(p);
+    else
+        arm(p);
+}
+
+/* ---- the worker's wishes ----------------------------------------------------------------------- */
+
+static void policy_queued(struct worker *w, struct peer *p)
+{
+    if (policy_pair(w->cfg, str_c(p->local), str_c(p->domain)).verdict != POLICY_ALLOW)
+        remote_fail_all(p->remote, "not-allowed", STR("the policy for this domain has changed"),
+                        loop_now(&w->loop));
+    peer_kick(p);
+}
+
+void peer_policy_changed(struct worker *w)
+{
+    struct peer *p, *next;
+    LIST_FOREACH(&w->out, n, following)
+    {
+        struct out_session *o = CONTAINER_OF(n, struct out_session, node);
+        s2s_out_set_config(&o->m, w->cfg);
+        const struct cfg_domain *d = gateway_config_domain(w->cfg, str_c(o->m.local));
+        o->s.tls.domain = d ? d->name : NULL; /* the name lies in the snapshot */
+        struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&w->loop)};
+        session_event(&o->s, &ev);
+    }
+    HASH_ITER(hh, w->peers, p, next)
+    policy_queued(w, p);
+}
+
+void peer_forget_lookups(struct worker *w)
+{
+    struct peer *p, *next;
+    HASH_ITER(hh, w->peers, p, next)
+    {
+        if (p->query == NULL)
+            continue;
+        dns_query_cancel(p->query);
+        p->query = NULL;
+        struct str why = STR("the DNS settings were changed meanwhile");
+        remote_resolve_failed(p->remote, why, loop_now(&w->loop)); /* one of the two applies */
+        remote_dial_failed(p->remote, why, loop_now(&w->loop));
+        peer_kick(p);
+    }
+}
+
+void peer_drain(struct worker *w, bool now)
+{
+    struct peer *p, *next;
+    HASH_ITER(hh, w->peers, p, next)
+    {
+        remote_fail_all(p->remote, "remote-server-timeout", STR("the gateway is stopping"),
+                        loop_now(&w->loop));
+        peer_kick(p);
+    }
+    LIST_FOREACH(&w->out, n, following)
+    {
+        struct out_session *o = CONTAINER_OF(n, struct out_session, node);
+        struct gw_event ev = {.kind = EV_LOST, .u.text = STR("the gateway stops now")};
+        if (now)
+            session_event(&o->s, &ev);
+        else
+            session_drain(&o->s, "the gateway is stopping");
+    }
+}
+
+void peer_free_all(struct worker *w)
+{
+    struct peer *p, *next;
+    HASH_ITER(hh, w->peers, p, next)
+    free_peer(p);
+}

@@ -1,0 +1,64 @@
+/* An incoming server-to-server stream: the receiving role of XEP-0220 (2.1) and the authoritative
+ * one (2.2), STARTTLS as the receiving entity (RFC 6120 5.4), and the door for stanzas.
+ *
+ * Story. A peer connects and sends its header; we check the addresses and policy, answer with ours
+ * and, for version 1.0, with features. In clear the peer may start TLS, if the mode of that peer
+ * allows it; then everything learnt before counts for nothing and a new header comes. It may prove
+ * domain pairs by db:result (we ask the authority through ACT_ASK and answer when EV_VERDICT comes),
+ * and ask us, as the authority of our domains, to verify keys by db:verify. A stanza passes only
+ * when its pair is VALID on this very stream. The stream ends by the peer's closing tag, by an
+ * error of its making, when it is idle, or after 3 s when it only asked us something.
+ *
+ * The machine owns its strings and table; config, secrets and env are borrowed and must outlive
+ * it (s2s_in_set_config swaps the snapshot). */
+#ifndef GATEWAY_PROTO_S2S_IN_H
+#define GATEWAY_PROTO_S2S_IN_H
+
+#include "config/gateway.h"
+#include "core/base/env.h"
+#include "core/stream/stream.h"
+#include "gateway/proto/authz.h"
+#include "gateway/proto/dialback.h"
+
+#define S2S_IN_STATES(X)                                                                           \
+    X(ACCEPTED)   /* waits for the header */                                                       \
+    X(CLEAR)      /* negotiating or, when the mode allows it, working, in clear */                 \
+    X(HANDSHAKE)  /* <proceed/> was sent */                                                        \
+    X(TLS_HEADER) /* encrypted, waits for the new header */                                        \
+    X(SECURE)     /* negotiating or working, encrypted */                                          \
+    X(CLOSING)    /* our closing tag was sent; what arrives is still delivered */                  \
+    X(RESTING)
+
+enum s2s_in_state {
+#define X(id) S2S_IN_##id,
+    S2S_IN_STATES(X)
+#undef X
+};
+enum { S2S_IN_STATE_COUNT = S2S_IN_RESTING + 1 };
+
+extern const machine_edges s2s_in_edges[S2S_IN_STATE_COUNT];
+const char *s2s_in_state_name(enum s2s_in_state s);
+
+struct s2s_in {
+    enum s2s_in_state state;
+    const struct gateway_config *cfg;
+    const struct dialback_secrets *secrets;
+    const struct env *env;
+    struct authz authz;
+    char id[STREAM_ID_HEX + 1]; /* of the present stream */
+    char *from, *to;            /* of the peer's header, as written; NULL: absent */
+    char *remote, *local;       /* the same as A-labels */
+    bool header_sent, encrypted;
+    bool answered_verify; /* the peer asked us something */
+    enum end_reason reason;
+    uint64_t opened_ms, active_ms;
+    uint32_t next_ticket;
+};
+
+void s2s_in_init(struct s2s_in *m, const struct gateway_config *cfg,
+                 const struct dialback_secrets *secrets, const struct env *env);
+void s2s_in_free(struct s2s_in *m);
+void s2s_in_set_config(struct s2s_in *m, const struct gateway_config *cfg);
+void s2s_in_step(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out);
+
+#endif

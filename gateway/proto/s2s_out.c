@@ -1,0 +1,617 @@
+#include "gateway/proto/s2s_out.h"
+
+#include "core/base/mem.h"
+#include "core/xml/ns.h"
+#include "core/xml/writer.h"
+#include "gateway/policy/policy.h"
+
+#define TO(s) (1u << S2S_OUT_##s)
+const machine_edges s2s_out_edges[S2S_OUT_STATE_COUNT] = {
+    [S2S_OUT_HEADER] = TO(FEATURES) | TO(READY) | TO(RESTING),
+    [S2S_OUT_FEATURES] = TO(STARTTLS) | TO(READY) | TO(RESTING),
+    [S2S_OUT_STARTTLS] = TO(HANDSHAKE) | TO(RESTING),
+    [S2S_OUT_HANDSHAKE] = TO(TLS_HEADER) | TO(RESTING),
+    [S2S_OUT_TLS_HEADER] = TO(TLS_FEATURES) | TO(READY) | TO(RESTING),
+    [S2S_OUT_TLS_FEATURES] = TO(READY) | TO(RESTING),
+    [S2S_OUT_READY] = TO(CLOSING) | TO(RESTING),
+    [S2S_OUT_CLOSING] = TO(RESTING),
+    [S2S_OUT_RESTING] = 0,
+};
+#undef TO
+
+/* A verification for somebody else's stream. */
+struct verify {
+    struct list_node node;
+    bool sent;
+    char *local, *id, *key;
+};
+
+const char *s2s_out_state_name(enum s2s_out_state s)
+{
+    static const char *const names[] = {
+#define X(id) #id,
+        S2S_OUT_STATES(X)
+#undef X
+    };
+    return names[s];
+}
+
+bool s2s_out_init(struct s2s_out *m, const struct gateway_config *cfg,
+                  const struct dialback_secrets *secrets, struct str local, struct str remote)
+{
+    *m = (struct s2s_out){.state = S2S_OUT_HEADER, .cfg = cfg, .secrets = secrets};
+    authz_init(&m->authz, cfg->limits.pairs_per_stream);
+    m->local = mem_strndup(local);
+    m->remote = mem_strndup(remote);
+    return m->local != NULL && m->remote != NULL;
+}
+
+static void free_verify(struct verify *v)
+{
+    list_remove(&v->node);
+    mem_free(v->local);
+    mem_free(v->id);
+    mem_free(v->key);
+    mem_free(v);
+}
+
+void s2s_out_free(struct s2s_out *m)
+{
+    while (m->verify.first != NULL)
+        free_verify(CONTAINER_OF(m->verify.first, struct verify, node));
+    authz_free(&m->authz);
+    mem_free(m->local);
+    mem_free(m->remote);
+    mem_free(m->id);
+    m->local = m->remote = m->id = NULL;
+}
+
+void s2s_out_set_config(struct s2s_out *m, const struct gateway_config *cfg)
+{
+    m->cfg = cfg;
+}
+
+bool s2s_out_valid(const struct s2s_out *m, struct str local)
+{
+    const struct authz_pair *p = authz_find(&m->authz, local, str_c(m->remote));
+    return m->state == S2S_OUT_READY && !m->no_stanzas && p != NULL && p->state == AUTHZ_VALID;
+}
+
+static bool set_state(struct s2s_out *m, enum s2s_out_state to)
+{
+    if (!machine_edge_ok(s2s_out_edges, m->state, to))
+        return false;
+    m->state = to;
+    return true;
+}
+
+static void rest(struct s2s_out *m, struct gw_actions *out, enum end_reason reason, bool abort)
+{
+    if (set_state(m, S2S_OUT_RESTING))
+        gw_close(out, reason, abort);
+}
+
+/* Before READY there is nothing to wait for: say good-bye and go. */
+static void give_up(struct s2s_out *m, struct gw_actions *out, enum end_reason reason,
+                    const char *text)
+{
+    gw_log(out, LOG_NOTICE, "s2s.failed", KV_C("reason", end_reason_name(reason)),
+           KV_C("state", s2s_out_state_name(m->state)), KV_C("msg", text));
+    gw_send(out, STREAM_CLOSE_TAG);
+    rest(m, out, reason, false);
+}
+
+static void refuse(struct s2s_out *m, struct gw_actions *out, const char *condition,
+                   const char *text)
+{
+    if (m->state == S2S_OUT_HANDSHAKE) { /* no text between the handshake's bytes */
+        rest(m, out, END_TLS_FAILED, true);
+        return;
+    }
+    size_t begin = gw_send_begin(out);
+    stream_write_error(&out->text, condition, text);
+    gw_send_end(out, begin);
+    gw_log(out, LOG_NOTICE, "s2s.refused", KV_C("reason", condition), KV_C("msg", text));
+    rest(m, out, END_STREAM_ERROR_SENT, false);
+}
+
+static void close_gracefully(struct s2s_out *m, struct gw_actions *out, enum end_reason reason)
+{
+    if (!set_state(m, S2S_OUT_CLOSING)) {
+        rest(m, out, reason, false);
+        return;
+    }
+    m->reason = reason;
+    gw_send(out, STREAM_CLOSE_TAG);
+    gw_timer_clear(out, TIMER_KEEPALIVE);
+    gw_timer_set(out, TIMER_STATE, m->cfg->timeouts.close);
+}
+
+static enum security_mode mode_of(const struct s2s_out *m)
+{
+    return policy_security(m->cfg, str_c(m->remote));
+}
+
+/* ---- stream set-up ----------------------------------------------------------------------------- */
+
+static void send_header(struct s2s_out *m, struct gw_actions *out)
+{
+    struct stream_open open = {str_c(m->local), str_c(m->remote), STR_NONE, true};
+    size_t begin = gw_send_begin(out);
+    stream_write_header(&out->text, &open);
+    gw_send_end(out, begin);
+}
+
+static void send_result(struct s2s_out *m, struct authz_pair *p, uint64_t now,
+                        struct gw_actions *out)
+{
+    char key[DIALBACK_KEY_HEX + 1];
+    if (!dialback_key(key, str_c(m->secrets->current), str_c(m->remote), str_c(p->local), str_c(m->id))) {
+        rest(m, out, END_NO_MEMORY, true);
+        return;
+    }
+    struct dialback_text t = {.kind = DIALBACK_RESULT, .from = str_c(p->local),
+                              .to = str_c(m->remote), .key = {key, DIALBACK_KEY_HEX}};
+    size_t begin = gw_send_begin(out);
+    dialback_write(&out->text, &t);
+    gw_send_end(out, begin);
+    if (authz_first(&m->authz, AUTHZ_ASKED) == NULL)
+        gw_timer_set(out, TIMER_STATE, m->cfg->dialback.timeout);
+    p->state = AUTHZ_ASKED;
+    p->since = now;
+    gw_log(out, LOG_INFO, "dialback.result.sent", KV_C("from", p->local), KV_C("to", m->remote),
+           KV_C("id", m->id));
+}
+
+static void send_verify(struct s2s_out *m, struct verify *v, struct gw_actions *out)
+{
+    struct dialback_text t = {.kind = DIALBACK_VERIFY, .from = str_c(v->local),
+                              .to = str_c(m->remote), .id = str_c(v->id), .key = str_c(v->key)};
+    size_t begin = gw_send_begin(out);
+    dialback_write(&out->text, &t);
+    gw_send_end(out, begin);
+    v->sent = true;
+    gw_log(out, LOG_INFO, "dialback.verify.sent", KV_C("from", v->local), KV_C("to", m->remote),
+           KV_C("id", v->id));
+}
+
+/* As much as one step's list of actions holds; the rest goes after the next answer or deadline. */
+static void send_wanted(struct s2s_out *m, uint64_t now, struct gw_actions *out)
+{
+    struct authz_pair *p;
+    while (out->n + 6 < GW_ACTIONS_MAX && (p = authz_first(&m->authz, AUTHZ_WAITING)) != NULL &&
+           m->state == S2S_OUT_READY)
+        send_result(m, p, now, out);
+    LIST_FOREACH(&m->verify, n, next)
+    {
+        struct verify *v = CONTAINER_OF(n, struct verify, node);
+        if (!v->sent && out->n + 6 < GW_ACTIONS_MAX)
+            send_verify(m, v, out);
+    }
+}
+
+static void become_ready(struct s2s_out *m, uint64_t now, struct gw_actions *out)
+{
+    if (m->id == NULL) {
+        give_up(m, out, END_NO_DIALBACK, "the peer's stream header has no id");
+        return;
+    }
+    set_state(m, S2S_OUT_READY);
+    m->active_ms = now;
+    gw_timer_clear(out, TIMER_SETUP);
+    gw_timer_set(out, TIMER_KEEPALIVE, m->cfg->timeouts.keepalive);
+    gw_act(out, ACT_READY);
+    send_wanted(m, now, out);
+}
+
+static void on_header(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
+{
+    const struct stream_header *h = ev->u.header;
+    if (!authz_keep(&m->id, h->id)) {
+        rest(m, out, END_NO_MEMORY, true);
+        return;
+    }
+    if (h->id.n == 0) {
+        mem_free(m->id);
+        m->id = NULL;
+    }
+    m->dialback_declared = h->declares_dialback;
+    gw_log(out, LOG_INFO, "s2s.stream.open", KV_S("from", h->from), KV_S("to", h->to),
+           KV_S("id", h->id), KV_S("version", h->version), KV_S("lang", h->lang),
+           KV_C("encrypted", m->encrypted ? "yes" : "no"));
+    if (stream_version_1(h->version)) {
+        set_state(m, m->encrypted ? S2S_OUT_TLS_FEATURES : S2S_OUT_FEATURES);
+    } else if (!m->encrypted && mode_of(m) == SECURITY_TLS_REQUIRED) {
+        give_up(m, out, END_TLS_NOT_OFFERED, "TLS is required here; the peer's stream is older than"
+                                             " version 1.0 and cannot offer it");
+    } else if (!m->dialback_declared) {
+        give_up(m, out, END_NO_DIALBACK, "the peer supports no dialback");
+    } else {
+        become_ready(m, ev->now_ms, out);
+    }
+}
+
+static void on_features(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
+{
+    struct stream_features f;
+    if (!stream_read_features(ev->u.nonza, &f)) {
+        refuse(m, out, "unsupported-stanza-type", "stream features were expected");
+        return;
+    }
+    m->errors_offered = f.dialback_errors;
+    enum security_mode mode = mode_of(m);
+    if (!m->encrypted && f.starttls && mode != SECURITY_NO_TLS) {
+        set_state(m, S2S_OUT_STARTTLS);
+        gw_send(out, "<starttls xmlns='" NS_TLS "'/>");
+    } else if (!m->encrypted && f.starttls_required) {
+        give_up(m, out, END_TLS_UNWANTED, "the peer requires TLS, which is switched off here");
+    } else if (!m->encrypted && mode == SECURITY_TLS_REQUIRED) {
+        give_up(m, out, END_TLS_NOT_OFFERED, "TLS is required here, the peer does not offer it");
+    } else if (!f.dialback && !m->dialback_declared) {
+        give_up(m, out, END_NO_DIALBACK, "the peer supports no dialback");
+    } else {
+        become_ready(m, ev->now_ms, out);
+    }
+}
+
+static void on_starttls_answer(struct s2s_out *m, const struct gw_event *ev,
+                               struct gw_actions *out)
+{
+    if (nonza_is(ev->u.nonza, NS_TLS, "proceed")) {
+        set_state(m, S2S_OUT_HANDSHAKE);
+        gw_act(out, ACT_TLS_START);
+    } else if (nonza_is(ev->u.nonza, NS_TLS, "failure")) {
+        give_up(m, out, END_TLS_REFUSED, "the peer offered TLS and then refused it");
+    } else {
+        refuse(m, out, "unsupported-stanza-type", "an answer to starttls was expected");
+    }
+}
+
+static void on_tls_up(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
+{
+    if (!set_state(m, S2S_OUT_TLS_HEADER))
+        return;
+    const struct tls_peer *t = ev->u.tls;
+    m->encrypted = true;
+    gw_log(out, LOG_INFO, "tls.up", KV_C("tls", t->protocol), KV_C("cipher", t->cipher),
+           KV_C("certificate", !t->has_certificate ? "none" : t->chain_ok ? "trusted" : "untrusted"),
+           KV_S("msg", t->why[0] ? str_c(t->why) : STR_NONE));
+    send_header(m, out);
+}
+
+/* ---- dialback answers -------------------------------------------------------------------------- */
+
+static bool serves_nobody(const struct s2s_out *m)
+{
+    return m->authz.n == 0 && m->verify.count == 0;
+}
+
+static void close_when_done(struct s2s_out *m, struct gw_actions *out)
+{
+    if (m->state == S2S_OUT_READY && serves_nobody(m)) {
+        gw_log(out, LOG_INFO, "s2s.dialback-only", KV_C("dir", "out"));
+        close_gracefully(m, out, END_DIALBACK_ONLY);
+    }
+}
+
+static void report_pair(struct gw_actions *out, enum pair_result result, struct str text)
+{
+    struct gw_action *act = gw_act(out, ACT_PAIR);
+    act->u.pair.local = str_c(out->local.ascii);
+    act->u.pair.remote = str_c(out->remote.ascii);
+    act->u.pair.result = result;
+    act->u.pair.text = text;
+    gw_log(out, result == PAIR_VALID ? LOG_INFO : LOG_NOTICE, "s2s.state",
+           KV_C("local", out->local.ascii), KV_C("peer", out->remote.ascii),
+           KV_C("from", "PENDING"), KV_C("to", result == PAIR_VALID ? "CONNECTED" : "FAILED"),
+           KV_C("mech", "dialback"), KV_S("reason", text));
+}
+
+static void on_result(struct s2s_out *m, const struct dialback_element *e, uint64_t now,
+                      struct gw_actions *out)
+{
+    struct authz_pair *p = NULL;
+    if (e->from.p != NULL && e->to.p != NULL && domain_prepare(e->from, &out->remote) &&
+        domain_prepare(e->to, &out->local) && str_is(str_c(m->remote), out->remote.ascii))
+        p = authz_find(&m->authz, str_c(out->local.ascii), str_c(m->remote));
+    if (p == NULL || p->state != AUTHZ_ASKED) {
+        gw_log(out, LOG_NOTICE, "dialback.unasked", KV_S("from", e->from), KV_S("to", e->to));
+        return;
+    }
+    m->active_ms = now;
+    if (e->type == DIALBACK_VALID) {
+        p->state = AUTHZ_VALID;
+        p->since = now;
+        report_pair(out, PAIR_VALID, STR_NONE);
+    } else {
+        authz_remove(&m->authz, p);
+        m->no_stanzas = m->no_stanzas || e->type == DIALBACK_INVALID;
+        report_pair(out, e->type == DIALBACK_INVALID ? PAIR_INVALID : PAIR_ERROR,
+                    e->type == DIALBACK_INVALID ? STR("invalid") : e->condition);
+    }
+    send_wanted(m, now, out);
+    if (authz_first(&m->authz, AUTHZ_ASKED) == NULL)
+        gw_timer_clear(out, TIMER_STATE);
+    close_when_done(m, out);
+}
+
+static struct verify *find_verify(const struct s2s_out *m, const char *local, struct str id)
+{
+    LIST_FOREACH(&m->verify, n, next)
+    {
+        struct verify *v = CONTAINER_OF(n, struct verify, node);
+        if (v->sent && str_is(id, v->id) && strcmp(v->local, local) == 0)
+            return v;
+    }
+    return NULL;
+}
+
+static void on_verify(struct s2s_out *m, const struct dialback_element *e, uint64_t now,
+                      struct gw_actions *out)
+{
+    struct verify *v = NULL;
+    if (e->from.p != NULL && e->to.p != NULL && domain_prepare(e->from, &out->remote) &&
+        domain_prepare(e->to, &out->local) && str_is(str_c(m->remote), out->remote.ascii))
+        v = find_verify(m, out->local.ascii, e->id);
+    if (v == NULL) {
+        gw_log(out, LOG_NOTICE, "dialback.unasked", KV_S("from", e->from), KV_S("to", e->to),
+               KV_S("id", e->id));
+        return;
+    }
+    m->active_ms = now;
+    enum verdict verdict = e->type == DIALBACK_VALID     ? VERDICT_VALID
+                           : e->type == DIALBACK_INVALID ? VERDICT_INVALID
+                                                         : VERDICT_NOT_FOUND;
+    free_verify(v);
+    struct gw_action *act = gw_act(out, ACT_ANSWERED);
+    act->u.answered.request.local = str_c(out->local.ascii);
+    act->u.answered.request.remote = str_c(out->remote.ascii);
+    act->u.answered.request.stream_id = e->id;
+    act->u.answered.verdict = verdict;
+    act->u.answered.text = e->condition;
+    gw_log(out, verdict == VERDICT_VALID ? LOG_INFO : LOG_NOTICE, "dialback.verify.received",
+           KV_S("from", e->from), KV_S("to", e->to), KV_S("id", e->id),
+           KV_C("type", e->type == DIALBACK_ERROR ? "error" : verdict_name(verdict)),
+           KV_S("reason", e->condition));
+    send_wanted(m, now, out);
+    close_when_done(m, out);
+}
+
+/* ---- elements ---------------------------------------------------------------------------------- */
+
+static void on_stream_error(struct s2s_out *m, const struct nonza *z, struct gw_actions *out)
+{
+    struct str condition, text;
+    stream_read_error(z, &condition, &text);
+    gw_log(out, LOG_NOTICE, "s2s.error.received", KV_S("reason", condition), KV_S("msg", text));
+    gw_send(out, STREAM_CLOSE_TAG);
+    rest(m, out, END_STREAM_ERROR_RECEIVED, false);
+}
+
+static void on_dialback(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
+{
+    struct dialback_element e = dialback_read(ev->u.nonza);
+    if (e.kind == DIALBACK_NOT) {
+        refuse(m, out, "unsupported-stanza-type", "this element is not expected on this stream");
+    } else if (e.type == DIALBACK_REQUEST) {
+        refuse(m, out, "unsupported-stanza-type",
+               "dialback requests belong on a stream that the asking side opened");
+    } else if (e.kind == DIALBACK_RESULT) {
+        on_result(m, &e, ev->now_ms, out);
+    } else {
+        on_verify(m, &e, ev->now_ms, out);
+    }
+}
+
+static void on_nonza(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
+{
+    if (nonza_is(ev->u.nonza, NS_STREAM, "error")) {
+        on_stream_error(m, ev->u.nonza, out);
+        return;
+    }
+    switch (m->state) {
+    case S2S_OUT_FEATURES:
+    case S2S_OUT_TLS_FEATURES:
+        on_features(m, ev, out);
+        break;
+    case S2S_OUT_STARTTLS:
+        on_starttls_answer(m, ev, out);
+        break;
+    case S2S_OUT_READY:
+        /* A peer may send features late, to a stream without version; they change nothing now. */
+        if (!nonza_is(ev->u.nonza, NS_STREAM, "features"))
+            on_dialback(m, ev, out);
+        break;
+    case S2S_OUT_HEADER:
+    case S2S_OUT_HANDSHAKE:
+    case S2S_OUT_TLS_HEADER:
+    case S2S_OUT_CLOSING:
+    case S2S_OUT_RESTING:
+        break;
+    }
+}
+
+/* ---- what the route layer wants ---------------------------------------------------------------- */
+
+static void on_want_pair(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
+{
+    struct str local = ev->u.pair.local;
+    if (m->state == S2S_OUT_CLOSING || authz_find(&m->authz, local, str_c(m->remote)) != NULL)
+        return;
+    struct authz_pair *p = authz_add(&m->authz, local, str_c(m->remote));
+    if (p == NULL) {
+        str_copy(out->local.ascii, sizeof out->local.ascii, local);
+        str_copy(out->remote.ascii, sizeof out->remote.ascii, str_c(m->remote));
+        report_pair(out, PAIR_ERROR, STR("resource-constraint"));
+        return;
+    }
+    p->state = AUTHZ_WAITING;
+    p->since = ev->now_ms;
+    if (m->state == S2S_OUT_READY)
+        send_wanted(m, ev->now_ms, out);
+}
+
+static void on_want_verify(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
+{
+    const struct db_request *r = &ev->u.verify;
+    struct verify *v = m->verify.count < S2S_OUT_VERIFY_MAX && m->state != S2S_OUT_CLOSING
+                           ? mem_zalloc(sizeof *v)
+                           : NULL;
+    if (v != NULL) {
+        v->local = mem_strndup(r->local);
+        v->id = mem_strndup(r->stream_id);
+        v->key = mem_strndup(r->key);
+        list_append(&m->verify, &v->node);
+    }
+    if (v == NULL || v->local == NULL || v->id == NULL || v->key == NULL) {
+        if (v != NULL)
+            free_verify(v);
+        struct gw_action *act = gw_act(out, ACT_ANSWERED);
+        act->u.answered.request = *r;
+        act->u.answered.verdict = VERDICT_BUSY;
+        return;
+    }
+    if (m->state == S2S_OUT_READY)
+        send_verify(m, v, out);
+}
+
+/* ---- time, configuration, end ------------------------------------------------------------------ */
+
+/* Pairs that were asked for too long; the others get the rest of their time. */
+static void on_result_deadline(struct s2s_out *m, uint64_t now, struct gw_actions *out)
+{
+    uint64_t limit = m->cfg->dialback.timeout;
+    struct authz_pair *oldest = NULL;
+    for (size_t i = 0; i < m->authz.n; i++) {
+        struct authz_pair *p = &m->authz.v[i];
+        if (p->state == AUTHZ_ASKED && (oldest == NULL || p->since < oldest->since))
+            oldest = p;
+    }
+    if (oldest == NULL)
+        return;
+    if (now - oldest->since < limit) {
+        gw_timer_set(out, TIMER_STATE, oldest->since + limit - now);
+        return;
+    }
+    str_copy(out->local.ascii, sizeof out->local.ascii, str_c(oldest->local));
+    str_copy(out->remote.ascii, sizeof out->remote.ascii, str_c(m->remote));
+    authz_remove(&m->authz, oldest);
+    report_pair(out, PAIR_ERROR, STR("no answer to db:result"));
+    send_wanted(m, now, out);
+    if (authz_first(&m->authz, AUTHZ_ASKED) != NULL)
+        gw_timer_set(out, TIMER_STATE, 1); /* one pair a step: the next one at once */
+    close_when_done(m, out);
+}
+
+static void on_timer(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
+{
+    switch (ev->u.timer) {
+    case TIMER_SETUP:
+        gw_log(out, LOG_NOTICE, "s2s.failed", KV_C("reason", "setup-timeout"),
+               KV_C("state", s2s_out_state_name(m->state)));
+        rest(m, out, END_SETUP_TIMEOUT, false);
+        break;
+    case TIMER_STATE:
+        if (m->state == S2S_OUT_CLOSING)
+            rest(m, out, m->reason, false);
+        else
+            on_result_deadline(m, ev->now_ms, out);
+        break;
+    case TIMER_KEEPALIVE:
+        if (ev->now_ms - m->active_ms >= m->cfg->timeouts.idle) {
+            close_gracefully(m, out, END_IDLE);
+        } else {
+            gw_send(out, " ");
+            gw_timer_set(out, TIMER_KEEPALIVE, m->cfg->timeouts.keepalive);
+        }
+        break;
+    case TIMER_ASKED:
+    case GW_TIMER_COUNT:
+        break;
+    }
+}
+
+static void on_policy(struct s2s_out *m, struct gw_actions *out)
+{
+    enum security_mode mode = mode_of(m);
+    bool denied = policy_pair(m->cfg, str_c(m->local), str_c(m->remote)).verdict != POLICY_ALLOW;
+    for (size_t i = 0; i < m->authz.n && !denied; i++)
+        denied = gateway_config_domain(m->cfg, str_c(m->authz.v[i].local)) == NULL;
+    bool broken = (m->encrypted && mode == SECURITY_NO_TLS) ||
+                  (!m->encrypted && m->state == S2S_OUT_READY && mode == SECURITY_TLS_REQUIRED) ||
+                  (mode == SECURITY_NO_TLS && m->state == S2S_OUT_STARTTLS);
+    if (denied)
+        refuse(m, out, "policy-violation", "the policy for this domain pair has changed");
+    else if (broken)
+        refuse(m, out, "reset", "the security mode has changed");
+}
+
+static void on_stream_close(struct s2s_out *m, struct gw_actions *out)
+{
+    if (m->state == S2S_OUT_CLOSING) {
+        rest(m, out, m->reason, false);
+        return;
+    }
+    gw_send(out, STREAM_CLOSE_TAG);
+    rest(m, out, END_PEER_CLOSED, false);
+}
+
+void s2s_out_step(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
+{
+    if (m->state == S2S_OUT_RESTING)
+        return;
+    switch (ev->kind) {
+    case EV_OPENED:
+        m->active_ms = ev->now_ms;
+        gw_timer_set(out, TIMER_SETUP, m->cfg->timeouts.auth);
+        send_header(m, out);
+        break;
+    case EV_STREAM_OPEN:
+        if (m->state == S2S_OUT_HEADER || m->state == S2S_OUT_TLS_HEADER)
+            on_header(m, ev, out);
+        break;
+    case EV_NONZA:
+        on_nonza(m, ev, out);
+        break;
+    case EV_STANZA:
+        if (m->state != S2S_OUT_CLOSING)
+            refuse(m, out, "not-authorized", "stanzas come on a stream that their sender opened");
+        break;
+    case EV_STREAM_CLOSE:
+        on_stream_close(m, out);
+        break;
+    case EV_XML_ERROR:
+        if (m->state == S2S_OUT_HANDSHAKE || m->state == S2S_OUT_CLOSING)
+            rest(m, out, m->state == S2S_OUT_HANDSHAKE ? END_TLS_FAILED : m->reason, true);
+        else
+            refuse(m, out, ev->u.error.condition, ev->u.error.text);
+        break;
+    case EV_TLS_UP:
+        on_tls_up(m, ev, out);
+        break;
+    case EV_TLS_FAILED:
+        gw_log(out, LOG_NOTICE, "tls.failed", KV_S("msg", ev->u.text));
+        rest(m, out, END_TLS_FAILED, true);
+        break;
+    case EV_WANT_PAIR:
+        on_want_pair(m, ev, out);
+        break;
+    case EV_WANT_VERIFY:
+        on_want_verify(m, ev, out);
+        break;
+    case EV_TIMER:
+        on_timer(m, ev, out);
+        break;
+    case EV_POLICY_CHANGED:
+        on_policy(m, out);
+        break;
+    case EV_DRAIN:
+        close_gracefully(m, out, END_DRAINED);
+        break;
+    case EV_LOST:
+        rest(m, out, m->state == S2S_OUT_CLOSING ? m->reason : END_LOST, true);
+        break;
+    case EV_VERDICT:
+        break; /* for incoming streams */
+    }
+}

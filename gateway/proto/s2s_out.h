@@ -1,0 +1,77 @@
+/* An outgoing server-to-server stream: the initiating role of XEP-0220 (2.1), the asking side of its
+ * verification (2.2), STARTTLS as the initiating entity (RFC 6120 5.4).
+ *
+ * Story. The TCP connection to one target of a remote domain stands; we send our header, wait for
+ * the peer's and, for version 1.0, for its features. The mode of that peer says whether TLS must,
+ * may or must not come; after TLS everything starts again. READY means: db:result and db:verify may
+ * be sent. The route layer asks for pairs (EV_WANT_PAIR) and verifications (EV_WANT_VERIFY) at any
+ * time; they are kept until READY. Stanzas of a VALID pair are written by the driver, past this
+ * machine. Nothing but answers may come in. A stream that only asked is closed after the last
+ * answer.
+ *
+ * The machine owns its strings; config and secrets are borrowed and must outlive it. */
+#ifndef GATEWAY_PROTO_S2S_OUT_H
+#define GATEWAY_PROTO_S2S_OUT_H
+
+#include "config/gateway.h"
+#include "core/base/list.h"
+#include "core/stream/stream.h"
+#include "gateway/proto/authz.h"
+#include "gateway/proto/dialback.h"
+
+#define S2S_OUT_STATES(X)                                                                          \
+    X(HEADER)       /* ours was sent, waits for the peer's */                                      \
+    X(FEATURES)     /* waits for features, in clear */                                             \
+    X(STARTTLS)     /* <starttls/> was sent */                                                     \
+    X(HANDSHAKE)                                                                                   \
+    X(TLS_HEADER)                                                                                  \
+    X(TLS_FEATURES)                                                                                \
+    X(READY)                                                                                       \
+    X(CLOSING)      /* our closing tag was sent */                                                 \
+    X(RESTING)
+
+enum s2s_out_state {
+#define X(id) S2S_OUT_##id,
+    S2S_OUT_STATES(X)
+#undef X
+};
+enum { S2S_OUT_STATE_COUNT = S2S_OUT_RESTING + 1 };
+
+extern const machine_edges s2s_out_edges[S2S_OUT_STATE_COUNT];
+const char *s2s_out_state_name(enum s2s_out_state s);
+
+enum { S2S_OUT_VERIFY_MAX = 256 };
+
+struct s2s_out {
+    enum s2s_out_state state;
+    const struct gateway_config *cfg;
+    const struct dialback_secrets *secrets;
+    char *local;        /* our domain in the header */
+    char *remote;
+    char *id;           /* of the peer's present stream: what our keys are bound to */
+    struct authz authz; /* WAITING: wanted; ASKED: db:result sent; VALID */
+    struct list verify; /* db:verify wanted or sent */
+    bool encrypted, tls_was_offered, dialback_declared;
+    bool errors_offered; /* the peer advertised <errors/> */
+    bool no_stanzas;     /* a pair was answered `invalid`: nothing new on this stream */
+    enum end_reason reason;
+    uint64_t active_ms;
+};
+
+/* False: out of memory (call s2s_out_free all the same). */
+bool s2s_out_init(struct s2s_out *m, const struct gateway_config *cfg,
+                  const struct dialback_secrets *secrets, struct str local, struct str remote);
+void s2s_out_free(struct s2s_out *m);
+void s2s_out_set_config(struct s2s_out *m, const struct gateway_config *cfg);
+
+/* May stanzas of this pair be written now? */
+bool s2s_out_valid(const struct s2s_out *m, struct str local);
+/* The driver wrote a stanza: the stream is not idle. */
+static inline void s2s_out_touch(struct s2s_out *m, uint64_t now)
+{
+    m->active_ms = now;
+}
+
+void s2s_out_step(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out);
+
+#endif

@@ -1,0 +1,697 @@
+#include "gateway/route/remote.h"
+
+#include <stdio.h>
+
+#include "core/base/mem.h"
+
+enum { BACKOFF_FIRST_MS = 1000, BACKOFF_CAP_MS = 30000, FRUITLESS_MAX = 3, WHY_MAX = 240 };
+
+#define TO(s) (1u << REMOTE_##s)
+const machine_edges remote_edges[REMOTE_STATE_COUNT] = {
+    [REMOTE_IDLE] = TO(RESOLVING),
+    [REMOTE_RESOLVING] = TO(CONNECTING) | TO(BACKOFF) | TO(IDLE),
+    [REMOTE_CONNECTING] = TO(CONNECTING) | TO(NEGOTIATING) | TO(BACKOFF) | TO(IDLE),
+    [REMOTE_NEGOTIATING] = TO(CONNECTING) | TO(READY) | TO(BACKOFF) | TO(IDLE),
+    [REMOTE_READY] = TO(CONNECTING) | TO(IDLE) | TO(BACKOFF),
+    [REMOTE_BACKOFF] = TO(IDLE),
+};
+#undef TO
+
+enum pair_phase { PHASE_NONE, PHASE_ASKED, PHASE_OPEN };
+
+struct pair {
+    struct list_node node;
+    char *local;
+    enum pair_phase phase;
+    struct outq queue;
+    uint64_t retry_at; /* after a refusal of this pair alone */
+    unsigned failures;
+};
+
+struct ask {
+    struct list_node node;
+    bool sent;
+    char *local, *stream_id, *key;
+    uint64_t origin, due;
+    uint32_t ticket;
+    /* once it is decided */
+    enum verdict verdict;
+    struct span text;
+};
+
+struct remote {
+    enum remote_state state;
+    char *domain;
+    const struct remote_settings *settings;
+    struct outq_limits *limits;
+    const struct env *env;
+    struct list pairs;
+    struct list asks;    /* struct ask, open */
+    struct list decided; /* struct ask, verdict known */
+    struct outq failed;  /* stanzas to bounce */
+    struct outq_limits failed_limits; /* they were within the limits once: no second check */
+    size_t ntargets, target;
+    bool todo;        /* RESOLVE or DIAL has not been pulled yet */
+    bool close;       /* CLOSE has not been pulled yet */
+    bool established; /* this stream proved a pair or answered a question */
+    bool progressed;  /* and sent at least one stanza */
+    unsigned failures, fruitless;
+    uint64_t until; /* BACKOFF: its end; set-up: its deadline */
+    struct span why; /* the step that failed last */
+    struct span handed; /* the text handed out last: valid until the next call */
+};
+
+const char *remote_state_name(enum remote_state s)
+{
+    static const char *const names[] = {
+#define X(id) #id,
+        REMOTE_STATES(X)
+#undef X
+    };
+    return names[s];
+}
+
+static void set_state(struct remote *r, enum remote_state to)
+{
+    if (machine_edge_ok(remote_edges, r->state, to))
+        r->state = to;
+}
+
+static void set_why(struct remote *r, struct str why)
+{
+    struct span s = span_copy((struct str){why.p, why.n < WHY_MAX ? why.n : WHY_MAX});
+    if (s.chunk == NULL)
+        return; /* the older reason is better than none */
+    span_release(&r->why);
+    r->why = s;
+}
+
+struct remote *remote_new(struct str domain, const struct remote_settings *settings,
+                          struct outq_limits *limits, const struct env *env)
+{
+    struct remote *r = mem_zalloc(sizeof *r);
+    if (r == NULL)
+        return NULL;
+    r->domain = mem_strndup(domain);
+    if (r->domain == NULL) {
+        mem_free(r);
+        return NULL;
+    }
+    r->settings = settings;
+    r->limits = limits;
+    r->env = env;
+    r->failed_limits = (struct outq_limits){SIZE_MAX, SIZE_MAX, SIZE_MAX, 0, 0};
+    outq_init(&r->failed, &r->failed_limits);
+    return r;
+}
+
+static void free_pair(struct pair *p)
+{
+    list_remove(&p->node);
+    outq_free(&p->queue);
+    mem_free(p->local);
+    mem_free(p);
+}
+
+static void free_ask(struct ask *a)
+{
+    list_remove(&a->node);
+    span_release(&a->text);
+    mem_free(a->local);
+    mem_free(a->stream_id);
+    mem_free(a->key);
+    mem_free(a);
+}
+
+void remote_free(struct remote *r)
+{
+    if (r == NULL)
+        return;
+    while (r->pairs.first != NULL)
+        free_pair(CONTAINER_OF(r->pairs.first, struct pair, node));
+    while (r->asks.first != NULL)
+        free_ask(CONTAINER_OF(r->asks.first, struct ask, node));
+    while (r->decided.first != NULL)
+        free_ask(CONTAINER_OF(r->decided.first, struct ask, node));
+    outq_free(&r->failed);
+    span_release(&r->why);
+    span_release(&r->handed);
+    mem_free(r->domain);
+    mem_free(r);
+}
+
+static struct pair *find_pair(const struct remote *r, struct str local)
+{
+    LIST_FOREACH(&r->pairs, n, next)
+    {
+        struct pair *p = CONTAINER_OF(n, struct pair, node);
+        if (str_is(local, p->local))
+            return p;
+    }
+    return NULL;
+}
+
+static struct pair *get_pair(struct remote *r, struct str local)
+{
+    struct pair *p = find_pair(r, local);
+    if (p != NULL || r->pairs.count >= r->settings->pairs_max)
+        return p;
+    p = mem_zalloc(sizeof *p);
+    if (p == NULL)
+        return NULL;
+    p->local = mem_strndup(local);
+    if (p->local == NULL) {
+        mem_free(p);
+        return NULL;
+    }
+    outq_init(&p->queue, r->limits);
+    list_append(&r->pairs, &p->node);
+    return p;
+}
+
+/* ---- failing ----------------------------------------------------------------------------------- */
+
+static void fail_item(struct remote *r, struct outq_item *it, const char *condition)
+{
+    it->condition = condition;
+    it->text = span_retain(r->why);
+    list_append(&r->failed.items, &it->node);
+    r->failed.bytes += it->stanza.s.n;
+    r->failed_limits.bytes += it->stanza.s.n;
+    r->failed_limits.count++;
+}
+
+static void fail_pair(struct remote *r, struct pair *p, const char *condition)
+{
+    struct outq_item *it;
+    while ((it = outq_pop(&p->queue)) != NULL)
+        fail_item(r, it, condition);
+}
+
+static void decide(struct remote *r, struct ask *a, enum verdict v)
+{
+    list_remove(&a->node);
+    a->verdict = v;
+    a->text = span_retain(r->why);
+    list_append(&r->decided, &a->node);
+}
+
+static void decide_all(struct remote *r, enum verdict v)
+{
+    LIST_FOREACH(&r->asks, n, next)
+    decide(r, CONTAINER_OF(n, struct ask, node), v);
+}
+
+static uint64_t penalty(const struct remote *r, unsigned failures)
+{
+    unsigned shift = failures > 6 ? 6 : failures;
+    uint64_t ms = (uint64_t)BACKOFF_FIRST_MS << shift;
+    if (ms > BACKOFF_CAP_MS)
+        ms = BACKOFF_CAP_MS;
+    return ms - ms / 5 + env_below(r->env, (uint32_t)(2 * ms / 5)); /* +- 20 % */
+}
+
+/* All targets failed, or the name did not resolve. */
+static void back_off(struct remote *r, const char *condition, uint64_t now)
+{
+    LIST_FOREACH(&r->pairs, n, next)
+    {
+        struct pair *p = CONTAINER_OF(n, struct pair, node);
+        p->phase = PHASE_NONE;
+        fail_pair(r, p, condition);
+    }
+    decide_all(r, VERDICT_NOT_FOUND);
+    set_state(r, REMOTE_BACKOFF);
+    r->todo = false;
+    r->until = now + penalty(r, r->failures++);
+}
+
+/* ---- set-up ------------------------------------------------------------------------------------ */
+
+static bool something_waits(const struct remote *r)
+{
+    if (r->asks.first != NULL)
+        return true;
+    LIST_FOREACH(&r->pairs, n, next)
+    if (CONTAINER_OF(n, struct pair, node)->queue.items.first != NULL)
+        return true;
+    return false;
+}
+
+static void reset_stream_facts(struct remote *r)
+{
+    r->established = r->progressed = false;
+    LIST_FOREACH(&r->pairs, n, next)
+    CONTAINER_OF(n, struct pair, node)->phase = PHASE_NONE;
+    LIST_FOREACH(&r->asks, n2, next2)
+    CONTAINER_OF(n2, struct ask, node)->sent = false;
+}
+
+static void wake(struct remote *r, uint64_t now)
+{
+    if (r->state != REMOTE_IDLE || !something_waits(r))
+        return;
+    reset_stream_facts(r);
+    set_state(r, REMOTE_RESOLVING);
+    r->todo = true;
+    r->until = now + r->settings->setup_ms;
+}
+
+static void next_target(struct remote *r, uint64_t now)
+{
+    if (++r->target >= r->ntargets) {
+        back_off(r, "remote-server-timeout", now);
+        return;
+    }
+    reset_stream_facts(r);
+    set_state(r, REMOTE_CONNECTING);
+    r->todo = true;
+}
+
+void remote_resolved(struct remote *r, size_t ntargets, uint64_t now)
+{
+    if (r->state != REMOTE_RESOLVING)
+        return;
+    if (ntargets == 0) {
+        set_why(r, STR("the domain has no server to connect to"));
+        back_off(r, "remote-server-not-found", now);
+        return;
+    }
+    r->ntargets = ntargets;
+    r->target = 0;
+    set_state(r, REMOTE_CONNECTING);
+    r->todo = true;
+}
+
+void remote_resolve_failed(struct remote *r, struct str why, uint64_t now)
+{
+    if (r->state != REMOTE_RESOLVING)
+        return;
+    set_why(r, why);
+    back_off(r, "remote-server-not-found", now);
+}
+
+void remote_dial_failed(struct remote *r, struct str why, uint64_t now)
+{
+    if (r->state != REMOTE_CONNECTING)
+        return;
+    set_why(r, why);
+    next_target(r, now);
+}
+
+void remote_connected(struct remote *r)
+{
+    if (r->state == REMOTE_CONNECTING)
+        set_state(r, REMOTE_NEGOTIATING);
+}
+
+void remote_stream_ready(struct remote *r)
+{
+    if (r->state == REMOTE_NEGOTIATING)
+        set_state(r, REMOTE_READY);
+}
+
+/* ---- stanzas ----------------------------------------------------------------------------------- */
+
+struct remote_refusal remote_stanza(struct remote *r, struct str local, struct str stanza,
+                                    uint64_t now)
+{
+    remote_tick(r, now);
+    if (r->state == REMOTE_BACKOFF)
+        return (struct remote_refusal){"remote-server-timeout", r->why.s};
+    struct pair *p = get_pair(r, local);
+    if (p != NULL && p->retry_at > now)
+        return (struct remote_refusal){"remote-server-timeout", r->why.s};
+    if (p == NULL || !outq_push(&p->queue, stanza, now))
+        return (struct remote_refusal){"resource-constraint",
+                                       STR("the queue for this domain is full")};
+    wake(r, now);
+    return (struct remote_refusal){NULL, STR_NONE};
+}
+
+void remote_unsent(struct remote *r, struct str local, struct str stanza, uint64_t now)
+{
+    struct pair *p = get_pair(r, local);
+    if (p != NULL)
+        outq_unshift(&p->queue, stanza, now);
+}
+
+void remote_sent(struct remote *r)
+{
+    r->progressed = true;
+    r->fruitless = 0;
+}
+
+bool remote_may_send(const struct remote *r, struct str local)
+{
+    const struct pair *p = r->state == REMOTE_READY && !r->close ? find_pair(r, local) : NULL;
+    return p != NULL && p->phase == PHASE_OPEN && p->queue.items.first == NULL;
+}
+
+/* ---- questions --------------------------------------------------------------------------------- */
+
+void remote_ask(struct remote *r, const struct db_request *q, uint64_t origin, uint32_t ticket,
+                uint64_t within_ms, uint64_t now)
+{
+    remote_tick(r, now);
+    struct ask *a = mem_zalloc(sizeof *a);
+    if (a == NULL)
+        return; /* the asking stream's own deadline ends it */
+    a->local = mem_strndup(q->local);
+    a->stream_id = mem_strndup(q->stream_id);
+    a->key = mem_strndup(q->key);
+    a->origin = origin;
+    a->ticket = ticket;
+    a->due = now + within_ms;
+    bool full = r->asks.count >= r->settings->asks_max || !a->local || !a->stream_id || !a->key;
+    list_append(&r->asks, &a->node);
+    if (full)
+        decide(r, a, VERDICT_BUSY);
+    else if (r->state == REMOTE_BACKOFF)
+        decide(r, a, VERDICT_NOT_FOUND);
+    else
+        wake(r, now);
+}
+
+void remote_answered(struct remote *r, const struct db_request *q, enum verdict verdict,
+                     struct str text, uint64_t now)
+{
+    (void)now;
+    LIST_FOREACH(&r->asks, n, next)
+    {
+        struct ask *a = CONTAINER_OF(n, struct ask, node);
+        if (!a->sent || !str_is(q->local, a->local) || !str_is(q->stream_id, a->stream_id))
+            continue;
+        r->established = true;
+        if (text.p != NULL)
+            set_why(r, text);
+        decide(r, a, verdict);
+        return;
+    }
+}
+
+/* ---- the stream -------------------------------------------------------------------------------- */
+
+static void pair_failed(struct remote *r, struct pair *p, const char *condition, struct str text,
+                        uint64_t now)
+{
+    char why[WHY_MAX];
+    snprintf(why, sizeof why, "the remote server did not accept us: db:result was answered %.*s",
+             STR_ARG(text));
+    set_why(r, str_c(why));
+    p->phase = PHASE_NONE;
+    p->retry_at = now + penalty(r, p->failures++);
+    fail_pair(r, p, condition);
+}
+
+void remote_pair_result(struct remote *r, struct str local, enum pair_result result,
+                        struct str text, uint64_t now)
+{
+    struct pair *p = r->state == REMOTE_READY ? find_pair(r, local) : NULL;
+    if (p == NULL || p->phase != PHASE_ASKED)
+        return;
+    r->established = true;
+    switch (result) {
+    case PAIR_VALID:
+        p->phase = PHASE_OPEN;
+        p->failures = 0;
+        p->retry_at = 0;
+        r->failures = 0;
+        break;
+    case PAIR_INVALID:
+        pair_failed(r, p, "internal-server-error", text, now);
+        r->close = true; /* XEP-0220 2.1.1: the peer closes this stream too */
+        break;
+    case PAIR_ERROR:
+        pair_failed(r, p, "remote-server-timeout", text, now);
+        break;
+    }
+}
+
+static void lost_stream(struct remote *r, struct str why, uint64_t now)
+{
+    set_why(r, why);
+    LIST_FOREACH(&r->asks, n, next)
+    {
+        struct ask *a = CONTAINER_OF(n, struct ask, node);
+        if (a->sent)
+            decide(r, a, VERDICT_TIMEOUT);
+    }
+    bool fruitless = !r->progressed && something_waits(r) && ++r->fruitless >= FRUITLESS_MAX;
+    if (fruitless) {
+        back_off(r, "remote-server-timeout", now);
+        return;
+    }
+    set_state(r, REMOTE_IDLE);
+    reset_stream_facts(r);
+    wake(r, now);
+}
+
+void remote_stream_ended(struct remote *r, struct str why, uint64_t now)
+{
+    r->close = false;
+    if (r->state == REMOTE_NEGOTIATING) {
+        set_why(r, why);
+        next_target(r, now);
+    } else if (r->state == REMOTE_READY && r->established) {
+        lost_stream(r, why, now);
+    } else if (r->state == REMOTE_READY) {
+        /* It was ready and then served nothing: no better than a target that refuses. */
+        set_why(r, why);
+        LIST_FOREACH(&r->asks, n, next)
+        {
+            struct ask *a = CONTAINER_OF(n, struct ask, node);
+            if (a->sent)
+                decide(r, a, VERDICT_TIMEOUT);
+        }
+        if (something_waits(r))
+            next_target(r, now);
+        else
+            set_state(r, REMOTE_IDLE);
+    }
+}
+
+void remote_fail_all(struct remote *r, const char *condition, struct str why, uint64_t now)
+{
+    (void)now;
+    set_why(r, why);
+    LIST_FOREACH(&r->pairs, n, next)
+    fail_pair(r, CONTAINER_OF(n, struct pair, node), condition);
+    decide_all(r, VERDICT_NOT_FOUND);
+    if (r->state == REMOTE_RESOLVING || r->state == REMOTE_CONNECTING ||
+        r->state == REMOTE_NEGOTIATING) {
+        set_state(r, REMOTE_IDLE);
+        r->todo = false;
+        r->close = true;
+    }
+}
+
+/* ---- time -------------------------------------------------------------------------------------- */
+
+static bool in_setup(const struct remote *r)
+{
+    return r->state == REMOTE_RESOLVING || r->state == REMOTE_CONNECTING ||
+           r->state == REMOTE_NEGOTIATING;
+}
+
+static void expire_queue(struct remote *r, struct pair *p, uint64_t now)
+{
+    struct list_node *n;
+    while ((n = p->queue.items.first) != NULL &&
+           CONTAINER_OF(n, struct outq_item, node)->since + r->settings->queue_ms <= now) {
+        char why[WHY_MAX];
+        snprintf(why, sizeof why, "waited %llu s for the stream to %.150s (%s)",
+                 (unsigned long long)(r->settings->queue_ms / 1000), r->domain,
+                 remote_state_name(r->state));
+        set_why(r, str_c(why));
+        fail_item(r, outq_pop(&p->queue), "remote-server-timeout");
+    }
+}
+
+static void expire_asks(struct remote *r, uint64_t now)
+{
+    LIST_FOREACH(&r->asks, n, next)
+    {
+        struct ask *a = CONTAINER_OF(n, struct ask, node);
+        if (a->due > now)
+            continue;
+        set_why(r, a->sent ? STR("the authoritative server did not answer db:verify")
+                           : STR("the authoritative server could not be reached in time"));
+        decide(r, a, VERDICT_TIMEOUT);
+    }
+}
+
+void remote_tick(struct remote *r, uint64_t now)
+{
+    expire_asks(r, now);
+    LIST_FOREACH(&r->pairs, n, next)
+    {
+        struct pair *p = CONTAINER_OF(n, struct pair, node);
+        expire_queue(r, p, now);
+    }
+    if (r->state == REMOTE_BACKOFF && r->until <= now) {
+        set_state(r, REMOTE_IDLE);
+        wake(r, now);
+    } else if (in_setup(r) && r->until <= now) {
+        set_why(r, STR("no stream could be set up in time"));
+        r->close = true;
+        back_off(r, "remote-server-timeout", now);
+    } else if (in_setup(r) && !something_waits(r)) {
+        r->close = true;
+        r->todo = false;
+        set_state(r, REMOTE_IDLE);
+    }
+}
+
+bool remote_due(const struct remote *r, uint64_t *due)
+{
+    uint64_t best = UINT64_MAX;
+    if (r->state == REMOTE_BACKOFF || in_setup(r))
+        best = r->until;
+    LIST_FOREACH(&r->asks, n, next)
+    {
+        const struct ask *a = CONTAINER_OF(n, struct ask, node);
+        best = a->due < best ? a->due : best;
+    }
+    LIST_FOREACH(&r->pairs, n2, next2)
+    {
+        const struct pair *p = CONTAINER_OF(n2, struct pair, node);
+        if (p->queue.items.first == NULL)
+            continue;
+        uint64_t end = CONTAINER_OF(p->queue.items.first, struct outq_item, node)->since +
+                       r->settings->queue_ms;
+        best = end < best ? end : best;
+    }
+    *due = best;
+    return best != UINT64_MAX;
+}
+
+/* ---- outputs ----------------------------------------------------------------------------------- */
+
+static bool next_ended(struct remote *r, struct remote_act *out)
+{
+    struct outq_item *it = outq_pop(&r->failed);
+    if (it != NULL) {
+        out->what = REMOTE_DO_BOUNCE;
+        out->stanza = span_retain(it->stanza);
+        out->condition = it->condition;
+        span_release(&r->handed);
+        r->handed = span_retain(it->text);
+        out->text = it->text.s;
+        outq_item_free(it);
+        return true;
+    }
+    if (r->decided.first != NULL) {
+        struct ask *a = CONTAINER_OF(r->decided.first, struct ask, node);
+        out->what = REMOTE_DO_VERDICT;
+        out->origin = a->origin;
+        out->ticket = a->ticket;
+        out->verdict = a->verdict;
+        span_release(&r->handed);
+        r->handed = span_retain(a->text);
+        out->text = a->text.s;
+        free_ask(a);
+        return true;
+    }
+    return false;
+}
+
+static bool next_ask(struct remote *r, struct remote_act *out)
+{
+    LIST_FOREACH(&r->asks, n, next)
+    {
+        struct ask *a = CONTAINER_OF(n, struct ask, node);
+        if (a->sent)
+            continue;
+        a->sent = true;
+        out->what = REMOTE_DO_WANT_VERIFY;
+        out->request = (struct db_request){str_c(a->local), str_c(r->domain),
+                                           str_c(a->stream_id), str_c(a->key)};
+        return true;
+    }
+    return false;
+}
+
+static bool next_of_pair(struct remote *r, struct pair *p, uint64_t now, bool writable,
+                         struct remote_act *out)
+{
+    if (p->queue.items.first == NULL)
+        return false;
+    out->local = str_c(p->local);
+    if (p->phase == PHASE_NONE && p->retry_at <= now) {
+        p->phase = PHASE_ASKED;
+        out->what = REMOTE_DO_WANT_PAIR;
+        return true;
+    }
+    if (p->phase == PHASE_OPEN && writable) {
+        struct outq_item *it = outq_pop(&p->queue);
+        out->what = REMOTE_DO_SEND;
+        out->stanza = span_retain(it->stanza);
+        outq_item_free(it);
+        return true;
+    }
+    (void)r;
+    return false;
+}
+
+bool remote_next(struct remote *r, uint64_t now, bool writable, struct remote_act *out)
+{
+    memset(out, 0, sizeof *out);
+    if (next_ended(r, out))
+        return true;
+    if (r->close) {
+        r->close = false;
+        out->what = REMOTE_DO_CLOSE;
+        if (r->state == REMOTE_READY) { /* its end is not reported any more */
+            r->progressed = true;
+            lost_stream(r, STR("the remote server did not accept us"), now);
+        }
+        return true;
+    }
+    if (r->todo) {
+        r->todo = false;
+        out->what = r->state == REMOTE_RESOLVING ? REMOTE_DO_RESOLVE : REMOTE_DO_DIAL;
+        out->target = r->target;
+        return true;
+    }
+    if (r->state != REMOTE_READY)
+        return false;
+    if (next_ask(r, out))
+        return true;
+    LIST_FOREACH(&r->pairs, n, next)
+    if (next_of_pair(r, CONTAINER_OF(n, struct pair, node), now, writable, out))
+        return true;
+    return false;
+}
+
+enum remote_state remote_state_of(const struct remote *r)
+{
+    return r->state;
+}
+
+struct str remote_domain(const struct remote *r)
+{
+    return str_c(r->domain);
+}
+
+size_t remote_queued(const struct remote *r)
+{
+    size_t n = 0;
+    LIST_FOREACH(&r->pairs, p, next)
+    n += CONTAINER_OF(p, struct pair, node)->queue.items.count;
+    return n;
+}
+
+bool remote_disposable(const struct remote *r, uint64_t now)
+{
+    if (r->state != REMOTE_IDLE || r->asks.first || r->decided.first || r->failed.items.first ||
+        r->close)
+        return false;
+    LIST_FOREACH(&r->pairs, n, next)
+    {
+        const struct pair *p = CONTAINER_OF(n, struct pair, node);
+        if (p->queue.items.first != NULL || p->retry_at > now)
+            return false;
+    }
+    return true;
+}

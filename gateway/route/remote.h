@@ -1,0 +1,125 @@
+/* One remote domain: its pairs and their queues, the questions for its authority, the walk over its
+ * targets, back-off. Pure: inputs are calls with the time, outputs are pulled with remote_next.
+ *
+ * Story. A stanza for the domain, or a dialback question for its authority, wakes an idle remote:
+ * it wants its name resolved, then target after target dialled (RFC 6120 3.2, RFC 2782) until one
+ * stream gets READY. On the stream each pair is authorised once (db:result) and then its queue goes
+ * out in order; questions go out as db:verify on the same stream. When all targets failed during
+ * set-up, everything that waits is failed with the step that failed, and the remote backs off: 1 s,
+ * doubling with jitter up to 30 s, in which new stanzas fail at once. Losing an established stream
+ * starts no back-off; what was not sent yet goes, in order, to a new stream.
+ *
+ * Each stanza that enters ends exactly once: REMOTE_SEND, REMOTE_BOUNCE, or in the queue.
+ *
+ * Limits and penalties attach here: to the remote, to the pair. The owner is the worker; after each
+ * input it pulls remote_next until it says no, and arms a timer for remote_due. */
+#ifndef GATEWAY_ROUTE_REMOTE_H
+#define GATEWAY_ROUTE_REMOTE_H
+
+#include "core/base/env.h"
+#include "core/stream/machine.h"
+#include "core/xml/jid.h"
+#include "gateway/route/outq.h"
+
+#define REMOTE_STATES(X)                                                                           \
+    X(IDLE)                                                                                        \
+    X(RESOLVING)                                                                                   \
+    X(CONNECTING)  /* addresses and TCP of one target */                                           \
+    X(NEGOTIATING) /* its stream is being set up */                                                \
+    X(READY)                                                                                       \
+    X(BACKOFF)
+
+enum remote_state {
+#define X(id) REMOTE_##id,
+    REMOTE_STATES(X)
+#undef X
+};
+enum { REMOTE_STATE_COUNT = REMOTE_BACKOFF + 1 };
+
+extern const machine_edges remote_edges[REMOTE_STATE_COUNT];
+const char *remote_state_name(enum remote_state s);
+
+struct remote_settings {
+    uint64_t queue_ms;   /* a stanza waits at most this long */
+    uint64_t setup_ms;   /* resolving to READY, all targets together */
+    size_t asks_max;     /* questions waiting per remote */
+    size_t pairs_max;
+};
+
+struct remote;
+
+/* What the owner has to do next. */
+enum remote_do {
+    REMOTE_DO_RESOLVE,
+    REMOTE_DO_DIAL,        /* target: index into what was resolved */
+    REMOTE_DO_WANT_PAIR,   /* local */
+    REMOTE_DO_WANT_VERIFY, /* request */
+    REMOTE_DO_SEND,        /* stanza, local */
+    REMOTE_DO_BOUNCE,      /* stanza, condition, text */
+    REMOTE_DO_VERDICT,     /* origin, ticket, verdict, text */
+    REMOTE_DO_CLOSE,       /* end the present stream or attempt in good order; no report wanted */
+};
+
+struct remote_act {
+    enum remote_do what;
+    size_t target;
+    struct str local;
+    struct db_request request;
+    struct span stanza; /* retained: the caller releases it (or hands it on) */
+    const char *condition;
+    struct str text;    /* valid until the next call */
+    uint64_t origin;
+    uint32_t ticket;
+    enum verdict verdict;
+};
+
+/* `domain` is an A-label. Settings, limits and env are borrowed. NULL: out of memory. */
+struct remote *remote_new(struct str domain, const struct remote_settings *settings,
+                          struct outq_limits *limits, const struct env *env);
+void remote_free(struct remote *r); /* whatever still waits is dropped: drain first */
+
+/* ---- inputs ---- */
+
+/* Why a stanza cannot even wait; NULL: it was queued. */
+struct remote_refusal {
+    const char *condition; /* remote-server-not-found, ..., static */
+    struct str text;       /* valid until the next call */
+};
+struct remote_refusal remote_stanza(struct remote *r, struct str local, struct str stanza,
+                                    uint64_t now);
+/* A stanza that was handed to a stream and of which no byte left: back to the head. Call it for the
+ * last one first. */
+void remote_unsent(struct remote *r, struct str local, struct str stanza, uint64_t now);
+
+/* `origin` and `ticket` come back with the verdict. */
+void remote_ask(struct remote *r, const struct db_request *request, uint64_t origin,
+                uint32_t ticket, uint64_t within_ms, uint64_t now);
+
+void remote_resolved(struct remote *r, size_t ntargets, uint64_t now);
+void remote_resolve_failed(struct remote *r, struct str why, uint64_t now);
+void remote_dial_failed(struct remote *r, struct str why, uint64_t now);
+void remote_connected(struct remote *r);
+void remote_stream_ready(struct remote *r);
+void remote_pair_result(struct remote *r, struct str local, enum pair_result result,
+                        struct str text, uint64_t now);
+void remote_answered(struct remote *r, const struct db_request *request, enum verdict verdict,
+                     struct str text, uint64_t now);
+void remote_sent(struct remote *r); /* at least one stanza reached the kernel */
+void remote_stream_ended(struct remote *r, struct str why, uint64_t now);
+/* We stop, or the policy changed: fails everything that waits, in every state but READY. */
+void remote_fail_all(struct remote *r, const char *condition, struct str why, uint64_t now);
+void remote_tick(struct remote *r, uint64_t now);
+
+/* ---- outputs ---- */
+
+/* The next thing to do; false: nothing now. `writable`: the stream takes stanzas. */
+bool remote_next(struct remote *r, uint64_t now, bool writable, struct remote_act *out);
+bool remote_due(const struct remote *r, uint64_t *due); /* when remote_tick is needed */
+bool remote_may_send(const struct remote *r, struct str local); /* past the queue: it is empty */
+
+enum remote_state remote_state_of(const struct remote *r);
+struct str remote_domain(const struct remote *r);
+size_t remote_queued(const struct remote *r);
+bool remote_disposable(const struct remote *r, uint64_t now); /* idle, nothing waits, no penalty */
+
+#endif
