@@ -52,9 +52,13 @@ static void hold(struct worker *w, struct span stanza)
 static void hand_over(struct worker *w, struct span stanza)
 {
     struct link_session *ls = w->link.session;
+    if (!conn_send_stanza(ls->s.conn, stanza)) {
+        switch_failed_inward(w, stanza, "resource-constraint", "the gateway is out of memory");
+        span_release(&stanza);
+        return;
+    }
     w->n.inward.writing++;
     link_client_sent(&ls->m, loop_now(&w->loop));
-    conn_send_stanza(ls->s.conn, stanza);
     if (conn_above_high(ls->s.conn))
         accept_pause(w);
 }

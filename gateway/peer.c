@@ -441,10 +441,14 @@ static void want(struct peer *p, const struct remote_act *a)
 
 static void hand_over(struct out_session *o, struct span stanza)
 {
+    if (!conn_send_stanza(o->s.conn, stanza)) {
+        switch_failed_outward(o->w, stanza, "resource-constraint", STR("out of memory"));
+        span_release(&stanza);
+        return;
+    }
     o->w->n.outward.writing++;
     o->stanzas++;
     s2s_out_touch(&o->m, loop_now(o->s.loop));
-    conn_send_stanza(o->s.conn, stanza);
 }
 
 static bool writable(const struct peer *p)

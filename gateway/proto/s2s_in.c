@@ -415,7 +415,7 @@ static void pair_proven(struct s2s_in *m, struct authz_pair *p, uint64_t now,
     act->u.pair.local = str_c(p->local);
     act->u.pair.remote = str_c(p->remote);
     act->u.pair.result = PAIR_VALID;
-    gw_log(out, LOG_INFO, "s2s.state", KV_C("local", p->local), KV_C("peer", p->remote),
+    gw_log(out, LOG_INFO, "s2s.state", KV_C("local", p->local), KV_C("remote", p->remote),
            KV_C("from", "PENDING"), KV_C("to", "CONNECTED"), KV_C("mech", "dialback"));
 }
 
@@ -439,7 +439,7 @@ static void on_verdict(struct s2s_in *m, const struct gw_event *ev, struct gw_ac
     struct str remote = str_c(out->remote.ascii), local = str_c(out->local.ascii);
     answer_result(out, str_c(p->from), str_c(p->to), "invalid", condition);
     log_answer(out, remote, local, "invalid", condition);
-    gw_log(out, LOG_NOTICE, "s2s.state", KV_S("local", local), KV_S("peer", remote),
+    gw_log(out, LOG_NOTICE, "s2s.state", KV_S("local", local), KV_S("remote", remote),
            KV_C("from", "PENDING"), KV_C("to", "FAILED"), KV_C("reason", verdict_name(v)),
            KV_S("msg", ev->u.verdict.text));
     if (end) {

@@ -302,7 +302,7 @@ static void report_pair(struct gw_actions *out, enum pair_result result, struct 
     act->u.pair.result = result;
     act->u.pair.text = text;
     gw_log(out, result == PAIR_VALID ? LOG_INFO : LOG_NOTICE, "s2s.state",
-           KV_C("local", out->local.ascii), KV_C("peer", out->remote.ascii),
+           KV_C("local", out->local.ascii), KV_C("remote", out->remote.ascii),
            KV_C("from", "PENDING"), KV_C("to", result == PAIR_VALID ? "CONNECTED" : "FAILED"),
            KV_C("mech", "dialback"), KV_S("reason", text));
 }

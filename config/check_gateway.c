@@ -1,0 +1,62 @@
+#include "config/check.h"
+#include "config/gateway.h"
+
+void check_log_rate(struct schema_load *l, uint64_t rate)
+{
+    enum { RATE_MIN = 10 };
+    if (rate != 0 && rate < RATE_MIN)
+        schema_error(l, NULL, 0, "log.rate", "must be 0 (no limit) or from %d to 100000", RATE_MIN);
+}
+
+static void check_certificates(struct schema_load *l, const struct gateway_config *c)
+{
+    for (size_t i = 0; i < c->ndomains; i++) {
+        bool certificate = schema_is_set(l, "domains", i, "certificate");
+        bool key = schema_is_set(l, "domains", i, "key");
+        if (certificate && !key)
+            schema_error(l, "domains", i, "certificate", "needs a key beside it");
+        else if (key && !certificate)
+            schema_error(l, "domains", i, "key", "needs a certificate beside it");
+    }
+}
+
+static void check_sources(struct schema_load *l, const struct gateway_config *c)
+{
+    struct ip a, b;
+    if (c->outbound.nsource == 2 && ip_parse(str_c(c->outbound.source[0]), &a) &&
+        ip_parse(str_c(c->outbound.source[1]), &b) && a.len == b.len)
+        schema_error(l, NULL, 0, "outbound.source", "at most one address per family");
+}
+
+static void check_sizes(struct schema_load *l, const struct gateway_config *c)
+{
+    if (c->limits.unauthenticated_size > c->limits.stanza_size)
+        schema_error(l, NULL, 0, "limits.unauthenticated_size",
+                     "must not be larger than limits.stanza_size");
+    if (c->limits.queue_bytes > c->limits.queue_total)
+        schema_error(l, NULL, 0, "limits.queue_bytes",
+                     "must not be larger than limits.queue_total");
+    if (c->limits.stanza_size > c->limits.queue_bytes)
+        schema_warn(l, NULL, 0, "limits.stanza_size",
+                    "larger than limits.queue_bytes: such a stanza cannot wait and bounces");
+}
+
+/* The answer to a verification must fit before the stream's own deadline. */
+static void check_times(struct schema_load *l, const struct gateway_config *c)
+{
+    bool set = schema_is_set(l, NULL, 0, "dialback.timeout");
+    if (c->dialback.timeout >= c->timeouts.auth && c->timeouts.auth != 0)
+        schema_warn(l, NULL, 0, set ? "dialback.timeout" : "timeouts.auth",
+                    "dialback.timeout should be shorter than timeouts.auth, "
+                    "or a slow authority costs the stream");
+}
+
+void check_gateway(struct schema_load *l, const void *config)
+{
+    const struct gateway_config *c = config;
+    check_certificates(l, c);
+    check_sources(l, c);
+    check_sizes(l, c);
+    check_times(l, c);
+    check_log_rate(l, c->log.rate);
+}

@@ -1,0 +1,127 @@
+/* The gateway's configuration as one immutable, ref-counted snapshot.
+ *
+ * Built from the schema table (config/schema_gateway.c) by config_load, then never changed: a reload
+ * builds another one. Whoever keeps a pointer holds a reference. Domain names are A-labels (see
+ * core/xml/jid.h), durations milliseconds, sizes bytes. Strings belong to the snapshot. */
+#ifndef CONFIG_GATEWAY_H
+#define CONFIG_GATEWAY_H
+
+#include "core/base/buf.h"
+#include "core/base/cidr.h"
+#include "core/base/log.h"
+
+struct schema_meta; /* config/schema.h */
+
+enum security_mode { SECURITY_NO_TLS, SECURITY_TLS_OPTIONAL, SECURITY_TLS_REQUIRED };
+enum privacy_mode { PRIVACY_OFF, PRIVACY_ALLOW_LIST, PRIVACY_DENY_LIST };
+enum peer_policy { PEER_UNSET, PEER_ALLOW, PEER_DENY };
+
+enum { CONFIG_UNSET = -1 };
+
+struct cfg_domain {
+    char *name;
+    char *certificate, *key; /* PEM files; both NULL: a self-signed one is made at start */
+    bool subdomains;         /* every name below belongs to the inside too */
+};
+
+struct cfg_peer {
+    char *pattern;     /* "beta.lab", "*.partner.example", "*" */
+    int policy;        /* enum peer_policy */
+    int security_mode; /* enum security_mode, or CONFIG_UNSET: the global one */
+    char *route;       /* "192.0.2.7:5269", "[2001:db8::1]:5269", "host.example:5269"; NULL: SRV */
+};
+
+struct cfg_link {
+    char *name;
+    char *address;     /* literal IP and port of the inside router */
+    char *component;   /* name to join as */
+    char *secret;      /* from secret_file */
+    char *secret_file;
+};
+
+struct gateway_config {
+    unsigned refs;
+    char *file;        /* where it came from */
+    char *include_dir; /* NULL: none */
+    struct schema_meta *meta; /* origins and indexes; NULL in a snapshot made by hand */
+
+    bool federation;
+    int security_mode; /* enum security_mode */
+    int privacy_mode;  /* enum privacy_mode */
+    bool use_static_routes;
+
+    struct cfg_domain *domains;
+    size_t ndomains;
+    struct cfg_peer *peers;
+    size_t npeers;
+    struct cfg_link *links;
+    size_t nlinks;
+
+    struct {
+        char *secret; /* NULL: random at start */
+        char *secret_file;
+        char **previous_secrets; /* contents of previous_secret_files; still accepted */
+        char **previous_secret_files;
+        size_t nprevious; /* of both */
+        uint64_t timeout;
+    } dialback;
+    struct {
+        char **s2s; /* "address:port" */
+        size_t ns2s;
+    } listen;
+    struct {
+        char **servers; /* "address:port"; none: the system's */
+        size_t nservers;
+        uint64_t timeout;
+    } dns;
+    struct {
+        char **source; /* literal addresses, at most one per family */
+        size_t nsource;
+        struct cidr *deny_networks;
+        size_t ndeny;
+    } outbound;
+    struct {
+        uint64_t auth, connect, keepalive, idle, close, queue, drain;
+    } timeouts;
+    struct {
+        uint64_t stanza_size;          /* bytes, authenticated */
+        uint64_t unauthenticated_size; /* bytes */
+        uint64_t queue_bytes, queue_stanzas; /* per pair */
+        uint64_t queue_total;                /* all pairs */
+        uint64_t hold_bytes, hold_time;      /* link down */
+        uint64_t connections, connections_per_source, unauthenticated;
+        uint64_t pending_dialbacks;          /* per stream */
+        uint64_t pairs_per_stream;
+    } limits;
+    struct {
+        char *ca_file;
+        int minimum; /* 0x0303 or 0x0304, as OpenSSL counts */
+    } tls;
+    struct {
+        int level; /* enum log_level */
+        int format; /* enum log_format */
+        uint64_t rate;
+    } log;
+    char *user; /* to become after binding; NULL: stay */
+};
+
+struct gateway_config *gateway_config_ref(struct gateway_config *c);
+void gateway_config_unref(struct gateway_config *c);
+
+/* Reads and checks `file`. On failure returns NULL; `errors` holds one line per error,
+ * "file:line: ..., did you mean ...?", and a last line with their number. On success `errors` may
+ * hold warnings. Relative file names inside are relative to the folder of `file`.
+ * When `file` itself is missing, `errors` is one line for which config_missing (config/schema.h)
+ * is true: exit 66 instead of 78. */
+struct gateway_config *gateway_config_load(const char *file, struct buf *errors);
+/* The same with the contents of `file` given; the file itself is not opened. */
+struct gateway_config *gateway_config_parse(const char *file, struct str text, struct buf *errors);
+
+/* The peer entry that decides a setting for a remote domain (A-label): exact name, then the longest
+ * "*.suffix", then "*". `has` says whether an entry sets what is asked for; NULL: none does. */
+const struct cfg_peer *gateway_config_peer(const struct gateway_config *c, struct str remote,
+                                           bool (*has)(const struct cfg_peer *));
+/* The local domain that owns a name: exact, or below one with subdomains; NULL: not ours. */
+const struct cfg_domain *gateway_config_domain(const struct gateway_config *c, struct str name);
+
+#endif

@@ -1,0 +1,48 @@
+/* Which entry of the configuration speaks for a domain. A few hash look-ups per name, one for each
+ * of its labels: peers and domains may be thousands, and this is asked for every stanza. */
+#include "config/gateway.h"
+
+#include "config/schema.h"
+
+static bool find(const struct gateway_config *c, const char *list, struct str name, size_t *pos)
+{
+    return schema_find(&gateway_schema, c, schema_entry(&gateway_schema, list), name, pos);
+}
+
+/* From "a.b.c" to ".b.c" to ".c" to "". */
+static struct str parent(struct str name)
+{
+    const char *from = name.n ? memchr(name.p + 1, '.', name.n - 1) : NULL;
+    size_t skip = from ? (size_t)(from - name.p) : name.n;
+    return (struct str){name.p + skip, name.n - skip};
+}
+
+/* The index holds "*.suffix" as ".suffix" and "*" as "". */
+const struct cfg_peer *gateway_config_peer(const struct gateway_config *c, struct str remote,
+                                           bool (*has)(const struct cfg_peer *))
+{
+    size_t pos;
+    if (remote.n == 0 || *remote.p == '.' || *remote.p == '*')
+        return NULL; /* no name at all, and what the index calls a pattern */
+    for (struct str name = remote;; name = parent(name)) {
+        if (find(c, "peers", name, &pos) && (has == NULL || has(&c->peers[pos])))
+            return &c->peers[pos];
+        if (name.n == 0)
+            return NULL;
+    }
+}
+
+const struct cfg_domain *gateway_config_domain(const struct gateway_config *c, struct str name)
+{
+    size_t pos;
+    if (name.n == 0 || *name.p == '.' || *name.p == '*')
+        return NULL;
+    if (find(c, "domains", name, &pos))
+        return &c->domains[pos];
+    for (struct str up = parent(name); up.n; up = parent(up)) {
+        struct str domain = {up.p + 1, up.n - 1};
+        if (find(c, "domains", domain, &pos) && c->domains[pos].subdomains)
+            return &c->domains[pos];
+    }
+    return NULL;
+}

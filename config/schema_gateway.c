@@ -1,0 +1,312 @@
+/* Every key of sallyport.conf. The rules between keys are in config/check_gateway.c. */
+#include "config/gateway.h"
+
+#include "config/check.h"
+#include "config/schema.h"
+#include "core/base/mem.h"
+
+#define CONF struct gateway_config
+
+enum {
+    SECOND = 1000,
+    MINUTE = 60 * SECOND,
+    HOUR = 60 * MINUTE,
+    DAY = 24 * HOUR,
+    KIB = 1 << 10,
+    MIB = 1 << 20,
+    TLS_1_2 = 0x0303,
+    TLS_1_3 = 0x0304,
+};
+
+static const struct schema_name security_modes[] = {{"no-tls", SECURITY_NO_TLS},
+                                                    {"tls-optional", SECURITY_TLS_OPTIONAL},
+                                                    {"tls-required", SECURITY_TLS_REQUIRED},
+                                                    {NULL, 0}};
+static const struct schema_name privacy_modes[] = {{"off", PRIVACY_OFF},
+                                                   {"allow-list", PRIVACY_ALLOW_LIST},
+                                                   {"deny-list", PRIVACY_DENY_LIST},
+                                                   {NULL, 0}};
+static const struct schema_name policies[] = {
+    {"allow", PEER_ALLOW}, {"deny", PEER_DENY}, {NULL, 0}};
+static const struct schema_name tls_versions[] = {{"1.2", TLS_1_2}, {"1.3", TLS_1_3}, {NULL, 0}};
+static const struct schema_name log_levels[] = {
+#define X(id, text) {text, LOG_##id},
+    LOG_LEVELS(X)
+#undef X
+        {NULL, 0}};
+static const struct schema_name log_formats[] = {
+    {"logfmt", LOG_LOGFMT}, {"json", LOG_JSON}, {NULL, 0}};
+/* What exists in the design; SCHEMA_LIMITED admits the first. */
+static const struct schema_name protocols[] = {
+    {"component", 0}, {"s2s", 1}, {"jabberd2", 2}, {NULL, 0}};
+static const struct schema_name transports[] = {{"dial", 0}, {"accept", 1}, {NULL, 0}};
+static const struct schema_name auths[] = {
+    {"password", 0}, {"tls", 1}, {"tls+password", 2}, {NULL, 0}};
+
+#define NOT_YET(keypath, kind, list, def)                                                          \
+    .path = (keypath), .type = (kind), .at = SCHEMA_NOWHERE, .flags = SCHEMA_LIMITED,              \
+    .names = (list), .standard = (def)
+
+static const struct schema_entry domain_entries[] = {
+    {.path = "name",
+     .type = SCHEMA_STRING,
+     .at = SCHEMA_AT(struct cfg_domain, char *, name),
+     .check = CHECK_DOMAIN,
+     .flags = SCHEMA_REQUIRED | SCHEMA_KEY,
+     .help = "domain name"},
+    {SCHEMA_TEXT(struct cfg_domain, certificate, CHECK_FILE),
+     .help = "PEM file, own certificate first; without it a self-signed one is made at start"},
+    {SCHEMA_TEXT(struct cfg_domain, key, CHECK_FILE), .help = "PEM file with its private key"},
+    {SCHEMA_SWITCH(struct cfg_domain, subdomains), .standard = "false",
+     .help = "every name below belongs to the inside too"},
+};
+
+static const struct schema domain_schema = {.entries = domain_entries,
+                                            .n = sizeof domain_entries / sizeof domain_entries[0],
+                                            .size = sizeof(struct cfg_domain)};
+
+static const struct schema_entry peer_entries[] = {
+    {.path = "domain",
+     .type = SCHEMA_STRING,
+     .at = SCHEMA_AT(struct cfg_peer, char *, pattern),
+     .check = CHECK_PATTERN,
+     .flags = SCHEMA_REQUIRED | SCHEMA_KEY,
+     .help = "\"beta.lab\", \"*.partner.example\" (names below it) or \"*\" (all)"},
+    {SCHEMA_CHOICE(struct cfg_peer, policy, policies), .unset = PEER_UNSET,
+     .help = "the privacy mode goes by it"},
+    {SCHEMA_CHOICE(struct cfg_peer, security_mode, security_modes), .unset = CONFIG_UNSET,
+     .help = "instead of the global one"},
+    {SCHEMA_TEXT(struct cfg_peer, route, CHECK_ROUTE),
+     .help = "address or host with a port, instead of SRV records"},
+};
+
+static const struct schema peer_schema = {.entries = peer_entries,
+                                          .n = sizeof peer_entries / sizeof peer_entries[0],
+                                          .size = sizeof(struct cfg_peer)};
+
+static const struct schema_entry link_entries[] = {
+    {.path = "name",
+     .type = SCHEMA_STRING,
+     .at = SCHEMA_AT(struct cfg_link, char *, name),
+     .check = CHECK_NAME,
+     .flags = SCHEMA_REQUIRED | SCHEMA_KEY,
+     .help = "how logs call the link"},
+    {NOT_YET("protocol", SCHEMA_ENUM, protocols, "\"component\""), .help = "XEP-0114"},
+    {NOT_YET("transport", SCHEMA_ENUM, transports, "\"dial\""),
+     .help = "the gateway dials the inside router"},
+    {NOT_YET("auth", SCHEMA_ENUM, auths, "\"password\""), .help = "the XEP-0114 handshake"},
+    {SCHEMA_TEXT(struct cfg_link, address, CHECK_ENDPOINT), .flags = SCHEMA_REQUIRED,
+     .help = "literal address and port of the inside router"},
+    {SCHEMA_TEXT(struct cfg_link, component, CHECK_DOMAIN), .flags = SCHEMA_REQUIRED,
+     .help = "name to join as"},
+    {.path = "secret_file",
+     .type = SCHEMA_SECRET,
+     .at = SCHEMA_AT(struct cfg_link, char *, secret_file),
+     .secret_at = SCHEMA_AT(struct cfg_link, char *, secret),
+     .check = CHECK_FILE,
+     .flags = SCHEMA_REQUIRED,
+     .help = "file with the password; no permission for others"},
+};
+
+static const struct schema link_schema = {.entries = link_entries,
+                                          .n = sizeof link_entries / sizeof link_entries[0],
+                                          .size = sizeof(struct cfg_link)};
+
+/* Special-use networks (IANA registries). 64:ff9b::/96 is not among them: behind NAT64 it is the
+ * way to every IPv4 peer. */
+#define SPECIAL_USE                                                                                \
+    "[\"0.0.0.0/8\", \"10.0.0.0/8\", \"100.64.0.0/10\", \"127.0.0.0/8\", \"169.254.0.0/16\", "     \
+    "\"172.16.0.0/12\", \"192.0.0.0/24\", \"192.0.2.0/24\", \"192.88.99.0/24\", "                  \
+    "\"192.168.0.0/16\", \"198.18.0.0/15\", \"198.51.100.0/24\", \"203.0.113.0/24\", "             \
+    "\"224.0.0.0/4\", \"240.0.0.0/4\", \"::/128\", \"::1/128\", \"100::/64\", "                    \
+    "\"2001:db8::/32\", \"fc00::/7\", \"fe80::/10\", \"ff00::/8\"]"
+
+static const struct schema_entry entries[] = {
+    {SCHEMA_TEXT(CONF, include_dir, CHECK_ANY), .example = "\"conf.d\"",
+     .help = "Further files: *.conf of this folder in name order, relative to this file.\n"
+             "Their lists are appended; a value set in two files is an error."},
+    {SCHEMA_SWITCH(CONF, federation), .standard = "true",
+     .help = "Federation with other domains; false: nobody is let in, nothing goes out."},
+    {SCHEMA_CHOICE(CONF, security_mode, security_modes), .standard = "\"tls-required\"",
+     .help = "TLS with other domains, both directions."},
+    {SCHEMA_CHOICE(CONF, privacy_mode, privacy_modes), .standard = "\"allow-list\"",
+     .help = "allow-list: only peers with policy \"allow\" or a route; deny-list: all but those\n"
+             "with policy \"deny\"; off: all."},
+    {SCHEMA_SWITCH(CONF, use_static_routes), .standard = "true",
+     .help = "Use the routes given in peers."},
+    {.path = "domains",
+     .type = SCHEMA_GROUPS,
+     SCHEMA_LIST(CONF, struct cfg_domain, domains, ndomains),
+     .slot = 0,
+     .sub = &domain_schema,
+     .flags = SCHEMA_REQUIRED,
+     .min = 1,
+     .max = 10000,
+     .example = "(\n  { name = \"alpha.lab\"; subdomains = false; }\n)",
+     .help = "Local domains: those that the inside owns."},
+    {.path = "dialback.secret_file",
+     .type = SCHEMA_SECRET,
+     .at = SCHEMA_AT(CONF, char *, dialback.secret_file),
+     .secret_at = SCHEMA_AT(CONF, char *, dialback.secret),
+     .check = CHECK_FILE,
+     .example = "\"/etc/sallyport/dialback.secret\"",
+     .help = "File with the secret that dialback keys are made of. Without it a random one is\n"
+             "made at start; several gateways for the same domains need a common one."},
+    {.path = "dialback.previous_secret_files",
+     .type = SCHEMA_SECRETS,
+     SCHEMA_LIST(CONF, char *, dialback.previous_secret_files, dialback.nprevious),
+     .secret_at = SCHEMA_AT(CONF, char **, dialback.previous_secrets),
+     .check = CHECK_FILE,
+     .max = 8,
+     .standard = "[]",
+     .help = "Older secrets that are still accepted."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, dialback.timeout, 1 * SECOND, 5 * MINUTE),
+     .standard = "\"20s\"",
+     .help = "For one verification, from looking up the authority to its answer."},
+    {NOT_YET("bidi", SCHEMA_BOOL, NULL, "false"),
+     .help = "Bidirectional streams (XEP-0288); not available in this version."},
+    {.path = "peers",
+     .type = SCHEMA_GROUPS,
+     SCHEMA_LIST(CONF, struct cfg_peer, peers, npeers),
+     .slot = 1,
+     .sub = &peer_schema,
+     .max = 100000,
+     .example = "(\n  { domain = \"beta.lab\"; policy = \"allow\"; },\n"
+                "  { domain = \"*.partner.example\"; policy = \"allow\"; "
+                "security_mode = \"tls-optional\"; },\n"
+                "  { domain = \"gamma.lab\"; route = \"192.0.2.7:5269\"; }\n)",
+     .help = "Remote domains. The exact name decides before the longest pattern before \"*\", key\n"
+             "by key."},
+    {SCHEMA_TEXTS(CONF, listen.s2s, listen.ns2s, CHECK_ENDPOINT, 64), .flags = SCHEMA_RESTART,
+     .standard = "[\"0.0.0.0:5269\", \"[::]:5269\"]", .help = "Where other domains reach us."},
+    {NOT_YET("listen.direct_tls", SCHEMA_STRINGS, NULL, "[]"),
+     .help = "Direct TLS (XEP-0368); not available in this version."},
+    {.path = "links",
+     .type = SCHEMA_GROUPS,
+     SCHEMA_LIST(CONF, struct cfg_link, links, nlinks),
+     .slot = 2,
+     .sub = &link_schema,
+     .flags = SCHEMA_REQUIRED | SCHEMA_LIMITED,
+     .available = 1,
+     .min = 1,
+     .max = 64,
+     .example = "(\n  { name = \"core\"; address = \"10.0.0.5:7400\"; "
+                "component = \"edge.alpha.lab\";\n"
+                "    secret_file = \"/etc/sallyport/link.secret\"; }\n)",
+     .help = "The way to the inside."},
+    {SCHEMA_TEXTS(CONF, dns.servers, dns.nservers, CHECK_ENDPOINT, 8), .standard = "[]",
+     .example = "[\"10.0.0.53:53\"]", .help = "Resolvers; none: those of the system."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, dns.timeout, 1 * SECOND, 1 * MINUTE),
+     .standard = "\"10s\"", .help = "For all look-ups of one domain."},
+    {SCHEMA_TEXTS(CONF, outbound.source, outbound.nsource, CHECK_IP, 2), .standard = "[]",
+     .example = "[\"192.0.2.10\"]", .help = "Own addresses to dial from, at most one per family."},
+    {.path = "outbound.deny_networks",
+     .type = SCHEMA_CIDRS,
+     SCHEMA_LIST(CONF, struct cidr, outbound.deny_networks, outbound.ndeny),
+     .max = 1024,
+     .standard = SPECIAL_USE,
+     .help = "Never dialled when learnt from DNS; a route may give such an address.\n"
+             "The default is all special-use networks."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.auth, 1 * SECOND, 10 * MINUTE),
+     .standard = "\"30s\"", .help = "From the connection to the first proven domain."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.connect, 1 * SECOND, 2 * MINUTE),
+     .standard = "\"10s\"", .help = "For one TCP connection."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.keepalive, 1 * SECOND, 1 * HOUR),
+     .standard = "\"60s\"", .help = "White space is sent after so much silence."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.idle, 1 * SECOND, 7 * DAY), .standard = "\"1h\"",
+     .help = "A stream without stanzas is closed."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.close, 100, 1 * MINUTE), .standard = "\"5s\"",
+     .help = "How long a peer may take to close its side."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.queue, 1 * SECOND, 1 * HOUR),
+     .standard = "\"60s\"", .help = "How long a stanza waits for its stream before it bounces."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.drain, 100, 10 * MINUTE), .standard = "\"10s\"",
+     .help = "For an orderly stop."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_SIZE, limits.stanza_size, 10000, 16 * MIB), .standard = "\"256K\"",
+     .help = "Largest stanza on an authenticated stream."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_SIZE, limits.unauthenticated_size, 1 * KIB, 256 * KIB),
+     .standard = "\"8K\"", .help = "Largest element before that."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_SIZE, limits.queue_bytes, 64 * KIB, 256 * MIB),
+     .standard = "\"1M\"", .help = "Waiting for one pair of domains."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_INT, limits.queue_stanzas, 1, 1000000), .standard = "1000",
+     .help = "The same in stanzas."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_SIZE, limits.queue_total, 1 * MIB, UINT64_C(16384) * MIB),
+     .standard = "\"64M\"", .help = "Waiting for all pairs; then the link is paused."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_SIZE, limits.hold_bytes, 0, 256 * MIB), .standard = "\"1M\"",
+     .help = "Held for the inside while the link is down."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, limits.hold_time, 0, 10 * MINUTE), .standard = "\"10s\"",
+     .help = "How long it is held before it bounces."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_INT, limits.connections, 1, 1000000), .standard = "4000",
+     .help = "Accepted connections at a time."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_INT, limits.connections_per_source, 1, 1000000), .standard = "100",
+     .help = "Of these from one address."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_INT, limits.unauthenticated, 1, 1000000), .standard = "500",
+     .help = "Of these without a proven domain."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_INT, limits.pending_dialbacks, 1, 1000), .standard = "16",
+     .help = "Verifications in flight on one stream."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_INT, limits.pairs_per_stream, 1, 10000), .standard = "64",
+     .help = "Pairs of domains on one stream."},
+    {SCHEMA_TEXT(CONF, tls.ca_file, CHECK_FILE), .standard = "\"\"",
+     .help = "PEM file with the authorities to trust; \"\": the system's."},
+    {SCHEMA_CHOICE(CONF, tls.minimum, tls_versions), .standard = "\"1.2\"",
+     .help = "Lowest TLS version."},
+    {SCHEMA_CHOICE(CONF, log.level, log_levels), .standard = "\"info\"",
+     .help = "Lowest level shown."},
+    {SCHEMA_CHOICE(CONF, log.format, log_formats), .standard = "\"logfmt\"",
+     .help = "Form of a line."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_INT, log.rate, 0, 100000), .standard = "1000",
+     .help = "Lines per second and event name, from 10; 0: no limit."},
+    {SCHEMA_TEXT(CONF, user, CHECK_NAME), .flags = SCHEMA_RESTART, .standard = "\"\"",
+     .example = "\"sallyport\"", .help = "User to become after binding when started as root."},
+    {.path = "workers",
+     .type = SCHEMA_INT,
+     .at = SCHEMA_NOWHERE,
+     .flags = SCHEMA_LIMITED | SCHEMA_RESTART,
+     .available = 1,
+     .min = 0,
+     .max = 256,
+     .standard = "0",
+     .help = "Event loops; more than one is not available in this version."},
+};
+
+const struct schema gateway_schema = {
+    .title = "Sallyport, the gateway. Sizes: \"64K\", \"10M\"; durations: \"500ms\", \"30s\", "
+             "\"5m\", \"1h\".",
+    .entries = entries,
+    .n = sizeof entries / sizeof entries[0],
+    .size = sizeof(struct gateway_config),
+    .meta_at = SCHEMA_AT(struct gateway_config, struct schema_meta *, meta),
+    .check = check_gateway,
+};
+
+struct gateway_config *gateway_config_ref(struct gateway_config *c)
+{
+    c->refs++;
+    return c;
+}
+
+void gateway_config_unref(struct gateway_config *c)
+{
+    if (c == NULL || --c->refs > 0)
+        return;
+    mem_free(c->file);
+    schema_free(&gateway_schema, c);
+}
+
+struct gateway_config *gateway_config_parse(const char *file, struct str text, struct buf *errors)
+{
+    struct gateway_config *c = schema_load(&gateway_schema, file, text, errors);
+    if (c == NULL)
+        return NULL;
+    c->refs = 1;
+    if ((c->file = mem_strdup(file)) == NULL) {
+        buf_printf(errors, "%s: out of memory\n1 error\n", file);
+        gateway_config_unref(c);
+        return NULL;
+    }
+    return c;
+}
+
+struct gateway_config *gateway_config_load(const char *file, struct buf *errors)
+{
+    return gateway_config_parse(file, STR_NONE, errors);
+}

@@ -1,0 +1,346 @@
+#include "xcp/router_priv.h"
+
+#include <stdio.h>
+
+#include "core/base/mem.h"
+
+/* ---- snapshots --------------------------------------------------------------------------------- */
+
+struct router_snapshot *router_snapshot_ref(struct router_snapshot *s)
+{
+    s->refs++;
+    return s;
+}
+
+void router_snapshot_unref(struct router_snapshot *s)
+{
+    if (s == NULL || --s->refs > 0)
+        return;
+    router_config_unref(s->cfg);
+    mem_free(s->accounts);
+    mem_free(s->account_link);
+    mem_free(s);
+}
+
+struct router_snapshot *router_snapshot_new(struct router_config *cfg)
+{
+    struct router_snapshot *s = mem_zalloc(sizeof *s);
+    if (s == NULL)
+        return NULL;
+    s->refs = 1;
+    s->cfg = router_config_ref(cfg);
+    s->limits = framer_limits_default;
+    s->limits.element = (size_t)cfg->limits.stanza_size;
+    s->accounts = mem_zalloc((cfg->nlinks + 1) * sizeof *s->accounts);
+    s->account_link = mem_zalloc((cfg->nlinks + 1) * sizeof *s->account_link);
+    if (s->accounts == NULL || s->account_link == NULL) {
+        router_snapshot_unref(s);
+        return NULL;
+    }
+    for (size_t i = 0; i < cfg->nlinks; i++) {
+        if (cfg->links[i].transport != TRANSPORT_ACCEPT)
+            continue;
+        s->accounts[s->naccounts] =
+            (struct link_account){str_c(cfg->links[i].component), str_c(cfg->links[i].secret)};
+        s->account_link[s->naccounts++] = i;
+    }
+    return s;
+}
+
+/* ---- applying a configuration ------------------------------------------------------------------ */
+
+/* All that a new configuration needs, made before anything is changed. */
+struct plan {
+    struct router_snapshot *snap;
+    struct routes *routes;
+    struct router_link **links; /* old ones that stay, and new ones */
+    bool *fresh;
+};
+
+static struct router_link *find_link(const struct router *r, const char *name)
+{
+    for (size_t i = 0; r->snap != NULL && i < r->snap->cfg->nlinks; i++)
+        if (strcmp(r->snap->cfg->links[i].name, name) == 0)
+            return r->links[i];
+    return NULL;
+}
+
+static void plan_free(struct plan *p)
+{
+    size_t n = p->snap != NULL ? p->snap->cfg->nlinks : 0;
+    for (size_t i = 0; p->links != NULL && p->fresh != NULL && i < n; i++)
+        if (p->fresh[i])
+            mem_free(p->links[i]);
+    routes_free(p->routes);
+    mem_free(p->links);
+    mem_free(p->fresh);
+    router_snapshot_unref(p->snap);
+}
+
+static bool plan_make(struct router *r, struct router_config *cfg, struct plan *p)
+{
+    *p = (struct plan){.snap = router_snapshot_new(cfg), .routes = routes_new(cfg)};
+    p->links = mem_zalloc((cfg->nlinks + 1) * sizeof *p->links);
+    p->fresh = mem_zalloc(cfg->nlinks + 1);
+    bool ok = p->snap != NULL && p->routes != NULL && p->links != NULL && p->fresh != NULL;
+    for (size_t i = 0; ok && i < cfg->nlinks; i++) {
+        p->links[i] = find_link(r, cfg->links[i].name);
+        p->fresh[i] = p->links[i] == NULL;
+        if (p->fresh[i])
+            p->links[i] = router_link_new(r);
+        ok = p->links[i] != NULL;
+    }
+    if (!ok)
+        plan_free(p);
+    return ok;
+}
+
+static bool stays(const struct plan *p, const struct router_link *k)
+{
+    for (size_t i = 0; i < p->snap->cfg->nlinks; i++)
+        if (p->links[i] == k)
+            return true;
+    return false;
+}
+
+/* With the old table still in place: ends what went or changed. */
+static void stop_old(struct router *r, const struct plan *p, bool *changed)
+{
+    for (size_t i = 0; i < p->snap->cfg->nlinks; i++) {
+        struct router_link *k = p->links[i];
+        changed[i] = p->fresh[i] || !router_link_same(k->cfg, &p->snap->cfg->links[i]);
+        if (changed[i] && !p->fresh[i])
+            router_link_stop(k, "the configuration of the link has changed");
+    }
+    for (size_t i = 0; r->snap != NULL && i < r->snap->cfg->nlinks; i++)
+        if (!stays(p, r->links[i]))
+            router_link_stop(r->links[i], "the link has been removed from the configuration");
+}
+
+static void swap(struct router *r, struct plan *p)
+{
+    for (size_t i = 0; r->snap != NULL && i < r->snap->cfg->nlinks; i++)
+        if (!stays(p, r->links[i]))
+            router_link_remove(r->links[i]);
+    for (size_t i = 0; i < p->snap->cfg->nlinks; i++) {
+        p->links[i]->cfg = &p->snap->cfg->links[i];
+        p->links[i]->index = i;
+        routes_set_up(p->routes, i, p->links[i]->peer != NULL);
+    }
+    struct plan old = {.snap = r->snap, .routes = r->routes, .links = r->links};
+    r->snap = p->snap;
+    r->routes = p->routes;
+    r->links = p->links;
+    plan_free(&old); /* the links themselves live on: none of them is fresh */
+    mem_free(p->fresh);
+}
+
+bool router_apply(struct router *r, struct router_config *cfg)
+{
+    struct plan p;
+    bool *changed = mem_zalloc(cfg->nlinks + 1);
+    if (changed == NULL || !plan_make(r, cfg, &p)) {
+        mem_free(changed);
+        return false;
+    }
+    stop_old(r, &p, changed);
+    swap(r, &p);
+    for (size_t i = 0; r->started && i < cfg->nlinks; i++)
+        if (changed[i])
+            router_link_start(r->links[i]);
+    mem_free(changed);
+    return true;
+}
+
+const struct router_config *router_current(const struct router *r)
+{
+    return r->snap->cfg;
+}
+
+/* ---- beginning --------------------------------------------------------------------------------- */
+
+static void finish(struct loop_task *t)
+{
+    struct router *r = CONTAINER_OF(t, struct router, finish);
+    if (!r->draining || r->peers.count > 0 || r->told)
+        return;
+    r->told = true;
+    loop_timer_clear(r->loop, &r->deadline);
+    log_ev(&r->log, LOG_NOTICE, "router.stop", KV_I("sessions", r->next_sid));
+    r->ended(r->arg);
+}
+
+void router_peer_gone(struct router *r)
+{
+    if (r->draining && r->peers.count == 0)
+        loop_post(r->loop, &r->finish);
+}
+
+static void on_deadline(struct timer *t)
+{
+    router_stop(CONTAINER_OF(t, struct router, deadline));
+}
+
+struct router *router_new(struct loop *l, struct router_config *cfg, void (*ended)(void *arg),
+                          void *arg)
+{
+    struct router *r = mem_zalloc(sizeof *r);
+    if (r == NULL)
+        return NULL;
+    r->loop = l;
+    r->log = (struct log_ctx){.sink = l->log};
+    r->ended = ended;
+    r->arg = arg;
+    r->finish.run = finish;
+    r->deadline.fire = on_deadline;
+    if (router_apply(r, cfg))
+        return r;
+    mem_free(r);
+    return NULL;
+}
+
+static void close_listeners(struct router *r)
+{
+    for (size_t i = 0; i < r->nlisteners; i++)
+        listen_close(r->listeners[i]);
+    mem_free(r->listeners);
+    r->listeners = NULL;
+    r->nlisteners = 0;
+}
+
+static void log_listening(const struct router *r, const struct listener *li)
+{
+    char at[ENDPOINT_TEXT];
+    endpoint_text(listen_local(li), at);
+    log_ev(&r->log, LOG_NOTICE, "router.listen", KV_C("addr", at));
+}
+
+static bool accepts(const struct router_config *cfg)
+{
+    for (size_t i = 0; i < cfg->nlinks; i++)
+        if (cfg->links[i].transport == TRANSPORT_ACCEPT)
+            return true;
+    return false;
+}
+
+bool router_bind(struct router *r, char *why, size_t cap)
+{
+    const struct router_config *cfg = r->snap->cfg;
+    size_t n = accepts(cfg) ? cfg->listen.nlinks : 0;
+    r->listeners = mem_zalloc((n + 1) * sizeof *r->listeners);
+    if (r->listeners == NULL) {
+        str_copy(why, cap, STR("out of memory"));
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct endpoint at;
+        char cause[LISTEN_WHY_MAX] = "not an address and port";
+        struct listener *li = NULL;
+        if (endpoint_parse(str_c(cfg->listen.links[i]), &at))
+            li = listen_new(r->loop, &at, router_accept, r, cause);
+        if (li == NULL) {
+            str_copy(why, cap, str_c(cause));
+            close_listeners(r);
+            return false;
+        }
+        r->listeners[r->nlisteners++] = li;
+        log_listening(r, li);
+    }
+    return true;
+}
+
+void router_start(struct router *r)
+{
+    r->started = true;
+    log_ev(&r->log, LOG_NOTICE, "router.start", KV_C("config", r->snap->cfg->file),
+           KV_I("links", r->snap->cfg->nlinks), KV_I("listeners", r->nlisteners));
+    for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
+        router_link_start(r->links[i]);
+}
+
+/* ---- end --------------------------------------------------------------------------------------- */
+
+static void begin_end(struct router *r)
+{
+    r->draining = true;
+    close_listeners(r);
+    loop_post(r->loop, &r->finish);
+}
+
+void router_drain(struct router *r)
+{
+    if (r->draining)
+        return;
+    begin_end(r);
+    log_ev(&r->log, LOG_NOTICE, "router.drain", KV_I("connections", r->peers.count));
+    bool armed = loop_timer_set(r->loop, &r->deadline, r->snap->cfg->timeouts.drain);
+    for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
+        router_link_stop(r->links[i], "the router stops");
+    LIST_FOREACH (&r->peers, n, following) { /* those that have no link yet */
+        struct router_peer *p = CONTAINER_OF(n, struct router_peer, node);
+        if (!p->ended)
+            session_drain(&p->session, "the router stops");
+    }
+    if (!armed)
+        router_stop(r);
+}
+
+void router_stop(struct router *r)
+{
+    if (!r->draining)
+        begin_end(r);
+    for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
+        router_link_stop(r->links[i], "the router stops");
+    LIST_FOREACH (&r->peers, n, following) {
+        struct router_peer *p = CONTAINER_OF(n, struct router_peer, node);
+        if (!p->ended)
+            router_peer_abort(p, "the router stops now");
+    }
+}
+
+void router_free(struct router *r)
+{
+    if (r == NULL)
+        return;
+    close_listeners(r);
+    loop_timer_clear(r->loop, &r->deadline);
+    loop_unpost(r->loop, &r->finish);
+    for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
+        router_link_remove(r->links[i]);
+    struct plan old = {.snap = r->snap, .routes = r->routes, .links = r->links};
+    plan_free(&old);
+    mem_free(r);
+}
+
+/* ---- state ------------------------------------------------------------------------------------- */
+
+static const char *link_state(const struct router_link *k)
+{
+    if (k->peer != NULL)
+        return "up";
+    if (k->dialled != NULL)
+        return "handshake";
+    return k->connect != NULL ? "connecting" : "down";
+}
+
+static void dump_link(const struct router *r, const struct router_link *k)
+{
+    const struct router_counters *c = &k->count;
+    log_ev(&r->log, LOG_NOTICE, "link.status", KV_C("link", k->cfg->name),
+           KV_C("sid", k->peer ? k->peer->sid : NULL),
+           KV_C("role", k->cfg->role == ROLE_GATEWAY ? "gateway" : "server"),
+           KV_C("state", link_state(k)), KV_SEC("since", loop_now(r->loop) - k->since_ms),
+           KV_I("ups", k->ups), KV_I("in", c->in_stanzas), KV_I("in_bytes", c->in_bytes),
+           KV_I("out", c->out_stanzas), KV_I("out_bytes", c->out_bytes),
+           KV_I("bounced", c->bounced), KV_I("dropped", c->dropped), KV_I("refused", c->refused),
+           KV_I("queued", k->peer ? conn_queued(k->peer->session.conn) : 0),
+           KV_I("pausing", k->peer ? k->peer->blocked.count : 0));
+}
+
+void router_dump(struct router *r)
+{
+    log_ev(&r->log, LOG_NOTICE, "router.status", KV_I("connections", r->peers.count),
+           KV_I("pending", r->pending), KV_I("links", r->snap->cfg->nlinks));
+    for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
+        dump_link(r, r->links[i]);
+}

@@ -1,0 +1,456 @@
+/* Connections of the router: accepting, dialling with back-off, and what a session reports. */
+#include "xcp/router_priv.h"
+
+#include <stdio.h>
+
+#include "core/base/mem.h"
+#include "core/net/addr.h"
+#include "xcp/link.h"
+
+enum {
+    BACKOFF_MIN_MS = 1000,
+    BACKOFF_MAX_MS = 30000,
+    BACKOFF_CONFIG_MS = 60000, /* wrong secret or name: only an operator can help */
+    SPREAD_PERCENT = 20,
+};
+
+/* ---- dialling ---------------------------------------------------------------------------------- */
+
+static void dial(struct router_link *k);
+
+/* 80 to 120 %, so that many of us do not come back at the same moment. */
+static uint64_t spread(const struct env *env, uint64_t ms)
+{
+    uint64_t part = ms * SPREAD_PERCENT / 100;
+    return ms - part + env_below(env, (uint32_t)(2 * part + 1));
+}
+
+static void retry_later(struct router_link *k, enum end_reason reason)
+{
+    struct router *r = k->router;
+    bool busy = k->connect != NULL || k->dialled != NULL || k->peer != NULL;
+    if (r->draining || k->gone || k->cfg->transport != TRANSPORT_DIAL || busy)
+        return;
+    uint64_t ms = reason == END_UNAUTHORIZED ? BACKOFF_CONFIG_MS : k->wait_ms;
+    k->wait_ms = k->wait_ms * 2 < BACKOFF_MAX_MS ? k->wait_ms * 2 : BACKOFF_MAX_MS;
+    ms = spread(r->loop->env, ms);
+    log_ev(&r->log, LOG_INFO, "link.retry", KV_C("link", k->cfg->name), KV_SEC("in", ms));
+    if (!loop_timer_set(r->loop, &k->retry, ms))
+        log_ev(&r->log, LOG_ERROR, "link.retry", KV_C("link", k->cfg->name),
+               KV_C("msg", "out of memory: no further attempt before a reload"));
+}
+
+static void on_retry(struct timer *t)
+{
+    dial(CONTAINER_OF(t, struct router_link, retry));
+}
+
+static bool start_peer(struct router *r, struct router_link *k, uv_tcp_t *tcp);
+
+static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, const char *why)
+{
+    struct router_link *k = arg;
+    (void)to;
+    k->connect = NULL;
+    if (tcp != NULL && start_peer(k->router, k, tcp))
+        return;
+    log_ev(&k->router->log, LOG_WARN, "link.failed", KV_C("link", k->cfg->name),
+           KV_C("reason", "connect"), KV_C("msg", tcp ? "out of memory" : why));
+    retry_later(k, END_LOST);
+}
+
+static void dial(struct router_link *k)
+{
+    struct router *r = k->router;
+    struct endpoint to;
+    if (k->cfg->transport != TRANSPORT_DIAL || k->connect != NULL || k->dialled != NULL ||
+        k->peer != NULL)
+        return;
+    struct connect_options opt = {.targets = &to, .ntargets = 1,
+                                  .deadline_ms = r->snap->cfg->timeouts.connect};
+    if (endpoint_parse(str_c(k->cfg->address), &to))
+        k->connect = connect_start(r->loop, &opt, on_connected, k);
+    if (k->connect == NULL)
+        retry_later(k, END_LOST);
+}
+
+/* ---- links ------------------------------------------------------------------------------------- */
+
+struct router_link *router_link_new(struct router *r)
+{
+    struct router_link *k = mem_zalloc(sizeof *k);
+    if (k == NULL)
+        return NULL;
+    k->router = r;
+    k->retry.fire = on_retry;
+    k->wait_ms = BACKOFF_MIN_MS;
+    k->since_ms = loop_now(r->loop);
+    return k;
+}
+
+void router_link_start(struct router_link *k)
+{
+    loop_timer_clear(k->router->loop, &k->retry);
+    k->wait_ms = BACKOFF_MIN_MS;
+    dial(k);
+}
+
+static void let_go(struct router_link *k)
+{
+    if (k->peer != NULL)
+        routes_set_up(k->router->routes, k->index, false);
+    if (k->peer != NULL)
+        k->since_ms = loop_now(k->router->loop);
+    k->peer = NULL;
+}
+
+/* From now on nothing is routed to the peer; it closes its stream in good order. */
+static void end_peer(struct router_peer *p, const char *why)
+{
+    if (p->link != NULL && p->link->peer == p)
+        let_go(p->link);
+    session_drain(&p->session, why);
+}
+
+void router_link_stop(struct router_link *k, const char *why)
+{
+    struct router *r = k->router;
+    loop_timer_clear(r->loop, &k->retry);
+    if (k->connect != NULL)
+        connect_cancel(k->connect);
+    k->connect = NULL;
+    LIST_FOREACH (&r->peers, n, following) {
+        struct router_peer *p = CONTAINER_OF(n, struct router_peer, node);
+        if (p->link == k && !p->ended)
+            end_peer(p, why);
+    }
+}
+
+void router_link_remove(struct router_link *k)
+{
+    loop_timer_clear(k->router->loop, &k->retry);
+    k->gone = true;
+    k->cfg = NULL;
+    k->index = SIZE_MAX; /* nothing is routed to or from it any more */
+    if (k->npeers == 0)
+        mem_free(k);
+}
+
+static void join(struct router_peer *p, struct router_link *k)
+{
+    p->link = k;
+    k->npeers++;
+}
+
+static void leave(struct router_peer *p)
+{
+    struct router_link *k = p->link;
+    p->link = NULL;
+    if (k != NULL && --k->npeers == 0 && k->gone)
+        mem_free(k);
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return (a == NULL) == (b == NULL) && (a == NULL || strcmp(a, b) == 0);
+}
+
+bool router_link_same(const struct rcfg_link *a, const struct rcfg_link *b)
+{
+    return a->role == b->role && a->transport == b->transport &&
+           same_text(a->address, b->address) && same_text(a->component, b->component) &&
+           same_text(a->secret, b->secret);
+}
+
+/* ---- what sessions report ---------------------------------------------------------------------- */
+
+static void step(void *machine, const struct gw_event *ev, struct gw_actions *out)
+{
+    struct router_peer *p = machine;
+    if (p->dialling)
+        link_client_step(&p->machine.client, ev, out);
+    else
+        link_server_step(&p->machine.server, ev, out);
+}
+
+/* The link that an accepted peer has proven, as configured now; NULL: not any more. */
+static struct router_link *proven_link(const struct router_peer *p)
+{
+    const struct router *r = p->router;
+    const struct router_snapshot *then = p->snap;
+    const struct rcfg_link *proven =
+        &then->cfg->links[then->account_link[p->machine.server.account]];
+    for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
+        if (strcmp(r->links[i]->cfg->name, proven->name) == 0 &&
+            router_link_same(r->links[i]->cfg, proven))
+            return r->links[i];
+    return NULL;
+}
+
+static void name_in_log(struct router_peer *p, const char *name)
+{
+    p->session.log.kv[1] = KV_C("link", name);
+}
+
+/* The name as it stands in the snapshot that the peer holds: it lives as long as the peer. */
+static const char *held_name(const struct router_peer *p)
+{
+    if (!p->dialling)
+        return p->snap->cfg->links[p->snap->account_link[p->machine.server.account]].name;
+    for (size_t i = 0; i < p->snap->cfg->nlinks; i++)
+        if (strcmp(p->snap->cfg->links[i].name, p->link->cfg->name) == 0)
+            return p->snap->cfg->links[i].name;
+    return "?";
+}
+
+static void attach(struct router_peer *p, struct router_link *k)
+{
+    struct router_peer *old = k->peer;
+    uint64_t now = loop_now(p->router->loop);
+    if (p->link == NULL)
+        join(p, k);
+    p->up = true;
+    k->dialled = NULL;
+    k->peer = p;
+    k->wait_ms = BACKOFF_MIN_MS;
+    k->since_ms = now;
+    k->ups++;
+    p->at_up = k->count;
+    routes_set_up(p->router->routes, k->index, true);
+    log_ev(&p->session.log, LOG_NOTICE, "link.up",
+           KV_C("role", k->cfg->role == ROLE_GATEWAY ? "gateway" : "server"),
+           KV_C("component", k->cfg->component), KV_C("addr", p->addr),
+           KV_SEC("after", now - p->opened_ms));
+    if (old == NULL)
+        return;
+    log_ev(&old->session.log, LOG_WARN, "link.conflict", KV_C("by", p->sid));
+    router_take_back(old); /* before anything new is queued: the order stays */
+    session_drain(&old->session, LINK_CONFLICT);
+}
+
+static void no_longer_pending(struct router_peer *p)
+{
+    if (p->pending)
+        p->router->pending--;
+    p->pending = false;
+}
+
+static void on_ready(struct router_peer *p)
+{
+    struct router *r = p->router;
+    struct router_link *k = p->dialling ? p->link : proven_link(p);
+    if (!p->dialling)
+        name_in_log(p, held_name(p));
+    no_longer_pending(p);
+    if (k != NULL && !r->draining) {
+        attach(p, k);
+        return;
+    }
+    session_drain(&p->session, "this link is not wanted any more");
+}
+
+static void on_act(struct session *s, const struct gw_event *ev, const struct gw_action *act)
+{
+    struct router_peer *p = (struct router_peer *)s;
+    if (act->kind == ACT_READY)
+        on_ready(p);
+    else
+        router_take(p, ev, act);
+}
+
+static void log_down(struct router_peer *p, enum end_reason reason, struct str text)
+{
+    const struct router_counters *c = &p->link->count, *b = &p->at_up;
+    log_ev(&p->session.log, LOG_NOTICE, "link.down", KV_C("reason", end_reason_name(reason)),
+           KV_S("msg", text.n ? text : STR_NONE), KV_I("in", c->in_stanzas - b->in_stanzas),
+           KV_I("out", c->out_stanzas - b->out_stanzas),
+           KV_I("in_bytes", c->in_bytes - b->in_bytes),
+           KV_I("out_bytes", c->out_bytes - b->out_bytes),
+           KV_I("bounced", c->bounced - b->bounced), KV_I("dropped", c->dropped - b->dropped),
+           KV_I("refused", c->refused - b->refused),
+           KV_SEC("duration", loop_now(p->router->loop) - p->opened_ms));
+}
+
+static void log_failed(struct router_peer *p, enum end_reason reason, struct str text)
+{
+    enum log_level level = reason == END_UNAUTHORIZED && p->dialling ? LOG_ERROR : LOG_WARN;
+    log_ev(&p->session.log, level, "link.failed", KV_C("reason", end_reason_name(reason)),
+           KV_S("msg", text.n ? text : STR_NONE), KV_C("addr", p->addr));
+}
+
+static void on_ended(struct session *s, enum end_reason reason, struct str text)
+{
+    struct router_peer *p = (struct router_peer *)s;
+    struct router_link *k = p->link;
+    p->ended = true;
+    if (k != NULL && k->peer == p)
+        let_go(k);
+    if (k != NULL && k->dialled == p)
+        k->dialled = NULL;
+    router_take_back(p);
+    router_unblock(p);
+    router_leave(p);
+    if (p->up)
+        log_down(p, reason, text);
+    else
+        log_failed(p, reason, text);
+    no_longer_pending(p);
+    if (p->dialling && k != NULL)
+        retry_later(k, reason);
+}
+
+static void on_drained(struct session *s)
+{
+    router_unblock((struct router_peer *)s);
+}
+
+static void on_sent(struct session *s, size_t stanzas, size_t bytes)
+{
+    struct router_peer *p = (struct router_peer *)s;
+    router_progress(p);
+    if (p->link == NULL)
+        return;
+    p->link->count.out_stanzas += stanzas;
+    p->link->count.out_bytes += bytes;
+}
+
+static void peer_free(struct router_peer *p)
+{
+    struct router *r = p->router;
+    list_remove(&p->node);
+    leave(p);
+    router_snapshot_unref(p->snap);
+    mem_free(p);
+    router_peer_gone(r);
+}
+
+static void on_closed(struct session *s)
+{
+    peer_free((struct router_peer *)s);
+}
+
+void router_peer_abort(struct router_peer *p, const char *why)
+{
+    struct gw_event ev = {.kind = EV_LOST, .now_ms = loop_now(p->router->loop),
+                          .u.text = str_c(why)};
+    session_event(&p->session, &ev);
+}
+
+static void on_stall(struct timer *t)
+{
+    router_peer_abort(CONTAINER_OF(t, struct router_peer, stall), "the peer stopped reading");
+}
+
+/* ---- new connections --------------------------------------------------------------------------- */
+
+static void init_machine(struct router_peer *p)
+{
+    struct router *r = p->router;
+    const struct router_config *cfg = p->snap->cfg;
+    if (!p->dialling) {
+        struct link_server_config c = {p->snap->accounts, p->snap->naccounts, cfg->timeouts.auth,
+                                       cfg->timeouts.close, cfg->timeouts.keepalive};
+        link_server_init(&p->machine.server, &c, r->loop->env);
+        return;
+    }
+    const struct rcfg_link *k = p->link->cfg;
+    struct link_client_config c = {.component = str_c(k->component), .secret = str_c(k->secret),
+                                   .ping_to = k->ndomains ? str_c(k->domains[0]) : STR_NONE,
+                                   .auth_ms = cfg->timeouts.auth, .close_ms = cfg->timeouts.close,
+                                   .keepalive_ms = cfg->timeouts.keepalive};
+    link_client_init(&p->machine.client, &c, r->loop->env);
+}
+
+static void free_handle(uv_handle_t *h)
+{
+    mem_free(h);
+}
+
+static void close_tcp(uv_tcp_t *tcp)
+{
+    uv_close((uv_handle_t *)tcp, free_handle);
+}
+
+static void remote_address(const uv_tcp_t *tcp, char out[ENDPOINT_TEXT])
+{
+    struct sockaddr_storage sa;
+    struct endpoint e;
+    int n = sizeof sa;
+    out[0] = '\0';
+    if (uv_tcp_getpeername(tcp, (struct sockaddr *)&sa, &n) == 0 &&
+        addr_to_endpoint((struct sockaddr *)&sa, &e))
+        endpoint_text(&e, out);
+}
+
+static void init_session(struct router_peer *p)
+{
+    static const struct session_ops ops = {step,       on_act,  on_ended,
+                                           on_drained, on_sent, on_closed};
+    struct session *s = &p->session;
+    s->ops = &ops;
+    s->machine = p;
+    s->linger_ms = p->snap->cfg->timeouts.close;
+    s->limits = &p->snap->limits;
+    s->log = (struct log_ctx){.sink = p->router->log.sink};
+    s->log.kv[0] = KV_C("sid", p->sid);
+    if (p->link != NULL)
+        name_in_log(p, held_name(p));
+}
+
+static struct router_peer *peer_new(struct router *r, struct router_link *k, const uv_tcp_t *tcp)
+{
+    struct router_peer *p = mem_zalloc(sizeof *p);
+    if (p == NULL)
+        return NULL;
+    p->router = r;
+    p->dialling = k != NULL;
+    p->pending = k == NULL;
+    p->snap = router_snapshot_ref(r->snap);
+    p->opened_ms = loop_now(r->loop);
+    p->stall.fire = on_stall;
+    snprintf(p->sid, sizeof p->sid, "%llu", (unsigned long long)++r->next_sid);
+    remote_address(tcp, p->addr);
+    if (k != NULL)
+        join(p, k);
+    init_machine(p);
+    init_session(p);
+    list_append(&r->peers, &p->node);
+    return p;
+}
+
+static bool start_peer(struct router *r, struct router_link *k, uv_tcp_t *tcp)
+{
+    struct router_peer *p = peer_new(r, k, tcp);
+    if (p == NULL) {
+        close_tcp(tcp);
+        return false;
+    }
+    size_t buffer = (size_t)p->snap->cfg->limits.buffer;
+    struct conn_options opt = {.content = CONTENT_COMPONENT, .high_mark = buffer,
+                               .low_mark = buffer / 4};
+    if (k != NULL)
+        k->dialled = p;
+    else
+        r->pending++;
+    if (session_start(&p->session, r->loop, tcp, &opt))
+        return true;
+    no_longer_pending(p);
+    if (k != NULL)
+        k->dialled = NULL;
+    peer_free(p);
+    return false;
+}
+
+void router_accept(void *arg, uv_tcp_t *tcp)
+{
+    struct router *r = arg;
+    if (r->draining || r->pending >= ROUTER_PENDING_MAX) {
+        log_ev(&r->log, LOG_WARN, "link.refused", KV_C("reason", "too-many"),
+               KV_I("pending", r->pending));
+        close_tcp(tcp);
+        return;
+    }
+    if (!start_peer(r, NULL, tcp))
+        log_ev(&r->log, LOG_WARN, "link.refused", KV_C("reason", "no-memory"),
+               KV_I("pending", r->pending));
+}

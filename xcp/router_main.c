@@ -1,0 +1,203 @@
+/* sallyport-router: command line, configuration and signals around xcp/router.h. */
+#include <expat.h>
+#include <idn2.h>
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "config/diff.h"
+#include "config/schema.h"
+#include "core/base/mem.h"
+#include "core/base/table.h"
+#include "core/daemon/supervisor.h"
+#include "xcp/router.h"
+
+enum { ERRORS_MAX = 256 * 1024 };
+
+struct app {
+    struct loop loop;
+    struct log *log;
+    struct router *router;
+    struct supervisor supervisor;
+    struct supervisor_options options;
+};
+
+static void libraries(struct supervisor_library out[8])
+{
+    out[0] = (struct supervisor_library){"libuv", uv_version_string()};
+    out[1] = (struct supervisor_library){"openssl", OpenSSL_version(OPENSSL_VERSION_STRING)};
+    out[2] = (struct supervisor_library){"expat", XML_ExpatVersion()};
+    out[3] = (struct supervisor_library){"libidn2", idn2_check_version(NULL)};
+    out[4] = (struct supervisor_library){NULL, NULL};
+}
+
+static const struct supervisor_program program = {
+    .name = "sallyport-router",
+    .summary = "Joins XMPP federation gateways with the servers of the local domains (XEP-0114).",
+    .default_config = "/etc/sallyport/sallyport-router.conf",
+    .version = SALLYPORT_VERSION,
+    .libraries = libraries,
+};
+
+/* ---- configuration ----------------------------------------------------------------------------- */
+
+static struct router_config *load(const char *file)
+{
+    struct buf errors = BUF_INIT(ERRORS_MAX);
+    struct router_config *cfg = router_config_load(file, &errors);
+    fprintf(stderr, "%.*s", STR_ARG(buf_view(&errors)));
+    buf_free(&errors);
+    return cfg;
+}
+
+static void log_errors(const struct log_ctx *log, const struct buf *errors)
+{
+    struct str rest = buf_view(errors);
+    while (rest.n > 0) {
+        const char *nl = memchr(rest.p, '\n', rest.n);
+        size_t n = nl ? (size_t)(nl - rest.p) : rest.n;
+        log_ev(log, LOG_ERROR, "config.error", KV_S("msg", ((struct str){rest.p, n})));
+        n += nl != NULL;
+        rest = (struct str){rest.p + n, rest.n - n};
+    }
+}
+
+static void set_log(const struct app *a, const struct router_config *cfg)
+{
+    int level = a->options.log_level >= 0 ? a->options.log_level : cfg->log.level;
+    log_set(a->log, (enum log_level)level, (enum log_format)cfg->log.format);
+}
+
+static void log_change(void *arg, const struct config_change *c)
+{
+    const struct log_ctx *log = arg;
+    log_ev(log, LOG_NOTICE, "config.changed", KV_C("key", c->key), KV_S("old", c->old),
+           KV_S("new", c->new_), KV_C("restart", c->restart ? "yes" : "no"));
+}
+
+static bool reload(void *arg)
+{
+    struct app *a = arg;
+    struct log_ctx log = {.sink = a->log};
+    struct buf errors = BUF_INIT(ERRORS_MAX);
+    struct router_config *cfg = router_config_load(a->options.config, &errors);
+    log_errors(&log, &errors);
+    buf_free(&errors);
+    if (cfg == NULL) {
+        log_ev(&log, LOG_ERROR, "config.failed", KV_C("config", a->options.config),
+               KV_C("msg", "the old configuration stays"));
+        return false;
+    }
+    size_t n = router_config_diff(router_current(a->router), cfg, log_change, &log);
+    bool ok = router_apply(a->router, cfg);
+    if (ok)
+        set_log(a, cfg);
+    log_ev(&log, ok ? LOG_NOTICE : LOG_ERROR, ok ? "config.reloaded" : "config.failed",
+           KV_C("config", a->options.config), KV_I("changes", n),
+           KV_C("msg", ok ? NULL : "out of memory: the old configuration stays"));
+    router_config_unref(cfg);
+    return ok;
+}
+
+static int check(const struct app *a, const struct router_config *cfg)
+{
+    if (a->options.show) {
+        struct buf out = BUF_INIT(ERRORS_MAX);
+        schema_show(&router_schema, cfg, &out);
+        printf("%.*s", STR_ARG(buf_view(&out)));
+        buf_free(&out);
+    } else {
+        printf("%s: %s is fine\n", program.name, a->options.config);
+    }
+    return SUPERVISOR_OK;
+}
+
+/* ---- life -------------------------------------------------------------------------------------- */
+
+static void drain(void *arg)
+{
+    router_drain(((struct app *)arg)->router);
+}
+
+static void stop(void *arg)
+{
+    router_stop(((struct app *)arg)->router);
+}
+
+static void dump(void *arg)
+{
+    router_dump(((struct app *)arg)->router);
+}
+
+static void ended(void *arg)
+{
+    loop_stop(&((struct app *)arg)->loop);
+}
+
+static int fail(int code, const char *what)
+{
+    fprintf(stderr, "%s: %s\n", program.name, what);
+    return code;
+}
+
+/* Binds, gives up privileges, and works until the router has ended. */
+static int serve(struct app *a, const struct router_config *cfg)
+{
+    static const struct supervisor_ops ops = {reload, drain, stop, dump};
+    char why[LOG_VALUE_MAX];
+    if (!router_bind(a->router, why, sizeof why))
+        return fail(SUPERVISOR_UNAVAILABLE, why);
+    int code = supervisor_drop(&program, cfg->user);
+    if (code != SUPERVISOR_OK)
+        return code;
+    if (!supervisor_start(&a->supervisor, &a->loop, &ops, a))
+        return fail(SUPERVISOR_SYSTEM, "cannot watch for signals");
+    router_start(a->router);
+    supervisor_ready(&a->supervisor);
+    loop_run(&a->loop);
+    supervisor_stop(&a->supervisor);
+    return SUPERVISOR_OK;
+}
+
+static int run(struct app *a, struct router_config *cfg)
+{
+    unsigned char seed[16];
+    if (!env_system.random(env_system.ctx, seed, sizeof seed))
+        return fail(SUPERVISOR_SYSTEM, "the system has no random numbers");
+    table_seed(seed);
+    a->log = log_new(STDERR_FILENO, (enum log_level)cfg->log.level,
+                     (enum log_format)cfg->log.format, (unsigned)cfg->log.rate);
+    if (a->log == NULL || !loop_init(&a->loop, &env_system, a->log)) {
+        log_free(a->log);
+        return fail(SUPERVISOR_SYSTEM, "out of memory or descriptors");
+    }
+    set_log(a, cfg);
+    a->router = router_new(&a->loop, cfg, ended, a);
+    int code = a->router ? serve(a, cfg) : fail(SUPERVISOR_SYSTEM, "out of memory");
+    router_free(a->router);
+    loop_close(&a->loop);
+    log_free(a->log);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    struct app a = {.log = NULL};
+    int code;
+    if (!supervisor_parse(&program, argc, argv, &a.options, &code))
+        return code;
+    struct router_config *cfg = load(a.options.config);
+    if (cfg == NULL)
+        return supervisor_config_exit(a.options.config);
+    if (a.options.check) {
+        code = check(&a, cfg);
+    } else {
+        code = supervisor_check_root(&program, &a.options, cfg->user);
+        if (code == SUPERVISOR_OK) {
+            supervisor_prepare();
+            code = run(&a, cfg);
+        }
+    }
+    router_config_unref(cfg);
+    return code;
+}
