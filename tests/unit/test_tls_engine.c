@@ -1,0 +1,551 @@
+/* Two TLS engines wired in memory: handshakes, certificates, errors, buffers. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "core/base/mem.h"
+#include "core/tls/tls_ctx_priv.h"
+#include "core/tls/tls_engine.h"
+
+enum { DAY = 24 * 60 * 60 };
+
+/* ---- certificates on disk ---------------------------------------------------------------------- */
+
+struct issued {
+    X509 *x;
+    EVP_PKEY *key;
+};
+
+struct files {
+    char dir[64];
+    char ca[96], cert[96], key[96], other_key[96], junk[96];
+    struct issued root;
+};
+
+static void add_ext(X509 *x, X509 *issuer, int nid, const char *value)
+{
+    X509V3_CTX ctx;
+    X509V3_set_ctx(&ctx, issuer, x, NULL, NULL, 0);
+    X509_EXTENSION *e = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
+    assert_non_null(e);
+    assert_int_equal(X509_add_ext(x, e, -1), 1);
+    X509_EXTENSION_free(e);
+}
+
+/* by NULL: self-signed CA. */
+static struct issued issue(const struct issued *by, const char *name, const char *san,
+                           const char *eku, long from, long to)
+{
+    struct issued r = {X509_new(), EVP_EC_gen("P-256")};
+    assert_true(r.x != NULL && r.key != NULL);
+    X509_set_version(r.x, X509_VERSION_3);
+    ASN1_INTEGER_set(X509_get_serialNumber(r.x), (long)(1000 + random() % 1000000));
+    X509_gmtime_adj(X509_getm_notBefore(r.x), from);
+    X509_gmtime_adj(X509_getm_notAfter(r.x), to);
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(r.x), "CN", MBSTRING_UTF8,
+                               (const unsigned char *)name, -1, -1, 0);
+    X509 *issuer = by != NULL ? by->x : r.x;
+    X509_set_issuer_name(r.x, X509_get_subject_name(issuer));
+    X509_set_pubkey(r.x, r.key);
+    add_ext(r.x, issuer, NID_basic_constraints, by != NULL ? "CA:FALSE" : "critical,CA:TRUE");
+    if (san != NULL)
+        add_ext(r.x, issuer, NID_subject_alt_name, san);
+    if (eku != NULL)
+        add_ext(r.x, issuer, NID_ext_key_usage, eku);
+    assert_true(X509_sign(r.x, by != NULL ? by->key : r.key, EVP_sha256()) > 0);
+    return r;
+}
+
+static void issued_free(struct issued *i)
+{
+    X509_free(i->x);
+    EVP_PKEY_free(i->key);
+}
+
+static FILE *create(char path[96], const char *dir, const char *name)
+{
+    snprintf(path, 96, "%s/%s", dir, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    return f;
+}
+
+static void write_cert(char path[96], const char *dir, const char *name, X509 *x)
+{
+    FILE *f = create(path, dir, name);
+    assert_int_equal(PEM_write_X509(f, x), 1);
+    fclose(f);
+}
+
+static void write_key(char path[96], const char *dir, const char *name, EVP_PKEY *k)
+{
+    FILE *f = create(path, dir, name);
+    assert_int_equal(PEM_write_PrivateKey(f, k, NULL, NULL, 0, NULL, NULL), 1);
+    fclose(f);
+}
+
+/* A leaf for alpha.lab and *.alpha.lab under a root. */
+static void files_make(struct files *f, const char *eku, long from, long to)
+{
+    snprintf(f->dir, sizeof f->dir, "/tmp/test_tls_engine.XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    f->root = issue(NULL, "Test Root", NULL, NULL, -DAY, DAY);
+    struct issued leaf = issue(&f->root, "alpha", "DNS:alpha.lab,DNS:*.alpha.lab", eku, from, to);
+    struct issued other = issue(&f->root, "other", "DNS:other.lab", NULL, -DAY, DAY);
+    write_cert(f->ca, f->dir, "ca.pem", f->root.x);
+    write_cert(f->cert, f->dir, "cert.pem", leaf.x);
+    write_key(f->key, f->dir, "key.pem", leaf.key);
+    write_key(f->other_key, f->dir, "other.pem", other.key);
+    fclose(create(f->junk, f->dir, "junk.pem"));
+    issued_free(&leaf);
+    issued_free(&other);
+}
+
+static void files_remove(struct files *f)
+{
+    const char *all[] = {f->ca, f->cert, f->key, f->other_key, f->junk};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        unlink(all[i]);
+    rmdir(f->dir);
+    issued_free(&f->root);
+}
+
+/* ---- two engines ------------------------------------------------------------------------------- */
+
+static struct tls_ctx *make_ctx(const struct tls_identity *id, size_t n, const char *ca, int minimum)
+{
+    struct buf errors = BUF_INIT(4096);
+    struct tls_settings s = {id, n, ca, minimum};
+    struct tls_ctx *c = tls_ctx_new(&s, &errors);
+    if (c == NULL)
+        fail_msg("%s", errors.p);
+    buf_free(&errors);
+    return c;
+}
+
+static struct tls_ctx *selfsigned_ctx(const char *domain, int minimum)
+{
+    struct tls_identity id = {domain, NULL, NULL};
+    return make_ctx(&id, 1, NULL, minimum);
+}
+
+/* Moves wire bytes, `step` at a time; false when there were none. */
+static bool carry(struct tls_engine *from, struct tls_engine *to, size_t step)
+{
+    struct str w = tls_engine_wire(from);
+    if (w.n == 0)
+        return false;
+    if (w.n > step)
+        w.n = step;
+    assert_true(tls_engine_put_wire(to, w));
+    tls_engine_wire_taken(from, w.n);
+    return true;
+}
+
+struct pair {
+    struct tls_engine *client, *server;
+    enum tls_result cr, sr;
+};
+
+static struct pair shake(struct tls_ctx *cc, const char *as, const char *sni, struct tls_ctx *sc,
+                         const char *domain, size_t step)
+{
+    struct pair p = {tls_engine_new(cc, false, as, sni), tls_engine_new(sc, true, domain, NULL),
+                     TLS_WANT_WIRE, TLS_WANT_WIRE};
+    assert_true(p.client != NULL && p.server != NULL);
+    bool moved;
+    do {
+        p.cr = tls_engine_handshake(p.client);
+        moved = carry(p.client, p.server, step);
+        p.sr = tls_engine_handshake(p.server);
+        moved = carry(p.server, p.client, step) || moved;
+    } while (moved);
+    return p;
+}
+
+static void pair_free(struct pair *p)
+{
+    tls_engine_free(p->client);
+    tls_engine_free(p->server);
+}
+
+static void pass(struct tls_engine *from, struct tls_engine *to, struct str text)
+{
+    char got[40000];
+    size_t have = 0, n;
+    assert_int_equal(tls_engine_write(from, text), TLS_OK);
+    while (carry(from, to, 16384))
+        while (tls_engine_read(to, got + have, sizeof got - have, &n) == TLS_OK)
+            have += n;
+    assert_int_equal(have, text.n);
+    assert_memory_equal(got, text.p, text.n);
+}
+
+/* ---- tests ------------------------------------------------------------------------------------- */
+
+static void exchange(int minimum, const char *protocol, size_t step)
+{
+    struct tls_ctx *a = selfsigned_ctx("alpha.lab", minimum);
+    struct tls_ctx *b = selfsigned_ctx("beta.lab", minimum);
+    struct pair p = shake(a, "alpha.lab", "beta.lab", b, "beta.lab", step);
+    assert_int_equal(p.cr, TLS_OK);
+    assert_int_equal(p.sr, TLS_OK);
+    const struct tls_peer *peer = tls_engine_peer(p.server);
+    assert_string_equal(peer->protocol, protocol);
+    assert_true(peer->has_certificate);
+    assert_false(peer->chain_ok);
+    assert_string_equal(peer->why, "self-signed certificate");
+    assert_false(peer->resumed);
+    assert_true(tls_engine_peer(p.client)->has_certificate);
+
+    static char big[33000];
+    memset(big, 'x', sizeof big);
+    pass(p.client, p.server, STR("<stream:stream>"));
+    pass(p.server, p.client, STR("<stream:features/>"));
+    pass(p.client, p.server, (struct str){big, sizeof big});
+    assert_false(tls_engine_readable(p.server));
+    pair_free(&p);
+    tls_ctx_unref(a);
+    tls_ctx_unref(b);
+}
+
+static void test_exchange(void **state)
+{
+    (void)state;
+    exchange(TLS1_3_VERSION, "TLSv1.3", 65536);
+    exchange(TLS1_2_VERSION, "TLSv1.3", 65536);
+    exchange(TLS1_2_VERSION, "TLSv1.3", 1);
+}
+
+/* What the peer may offer of TLS 1.2. */
+static SSL *plain_client(SSL_CTX **ctx, int version, const char *ciphers)
+{
+    *ctx = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_min_proto_version(*ctx, version);
+    SSL_CTX_set_max_proto_version(*ctx, version);
+    SSL_CTX_set_security_level(*ctx, 0);
+    if (ciphers != NULL)
+        assert_int_equal(SSL_CTX_set_cipher_list(*ctx, ciphers), 1);
+    SSL *s = SSL_new(*ctx);
+    SSL_set_bio(s, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+    SSL_set_connect_state(s);
+    return s;
+}
+
+static enum tls_result against(SSL *s, struct tls_engine *e)
+{
+    enum tls_result r = TLS_WANT_WIRE;
+    for (int i = 0; i < 10; i++) {
+        char b[16384];
+        int n;
+        SSL_do_handshake(s);
+        while ((n = BIO_read(SSL_get_wbio(s), b, sizeof b)) > 0)
+            assert_true(tls_engine_put_wire(e, (struct str){b, (size_t)n}));
+        r = tls_engine_handshake(e);
+        struct str w = tls_engine_wire(e);
+        BIO_write(SSL_get_rbio(s), w.p, (int)w.n);
+        tls_engine_wire_taken(e, w.n);
+    }
+    return r;
+}
+
+static void one_client(int version, const char *ciphers, enum tls_result want, const char *text)
+{
+    struct tls_ctx *c = selfsigned_ctx("beta.lab", TLS1_2_VERSION);
+    struct tls_engine *e = tls_engine_new(c, true, NULL, NULL);
+    SSL_CTX *ctx;
+    SSL *s = plain_client(&ctx, version, ciphers);
+    assert_int_equal(against(s, e), want);
+    if (want == TLS_OK) {
+        assert_string_equal(tls_engine_peer(e)->cipher, text);
+        assert_false(tls_engine_peer(e)->has_certificate);
+        assert_false(tls_engine_peer(e)->chain_ok);
+        assert_string_equal(tls_engine_peer(e)->why, "the peer presented no certificate");
+        assert_int_equal(SSL_renegotiate(s), 1); /* asked for; must not be granted */
+        against(s, e);
+        char b[8];
+        size_t n;
+        enum tls_result r = tls_engine_read(e, b, sizeof b, &n);
+        assert_true(r == TLS_WANT_WIRE || r == TLS_ERROR);
+        assert_int_equal(SSL_num_renegotiations(s), 1);
+        assert_true(SSL_renegotiate_pending(s) || SSL_in_init(s));
+    } else {
+        assert_string_equal(tls_engine_why(e), text);
+    }
+    SSL_free(s);
+    SSL_CTX_free(ctx);
+    tls_engine_free(e);
+    tls_ctx_unref(c);
+}
+
+static void test_old_clients(void **state)
+{
+    (void)state;
+    one_client(TLS1_2_VERSION, NULL, TLS_OK, "ECDHE-ECDSA-AES256-GCM-SHA384");
+    one_client(TLS1_1_VERSION, NULL, TLS_ERROR, "no TLS version in common");
+    one_client(TLS1_2_VERSION, "AES128-GCM-SHA256:ECDHE-ECDSA-AES128-SHA256", TLS_ERROR,
+               "no cipher suite in common");
+}
+
+static void test_not_tls(void **state)
+{
+    (void)state;
+    struct tls_ctx *c = selfsigned_ctx("beta.lab", TLS1_2_VERSION);
+    struct tls_engine *e = tls_engine_new(c, true, NULL, NULL);
+    assert_true(tls_engine_put_wire(e, STR("<stream:stream xmlns='jabber:server'>")));
+    assert_int_equal(tls_engine_handshake(e), TLS_ERROR);
+    assert_string_equal(tls_engine_why(e), "not TLS: got XML");
+    assert_int_equal(tls_engine_handshake(e), TLS_ERROR);
+    assert_int_equal(tls_engine_write(e, STR("x")), TLS_ERROR);
+    tls_engine_free(e);
+
+    e = tls_engine_new(c, false, NULL, "alpha.lab");
+    assert_int_equal(tls_engine_handshake(e), TLS_WANT_WIRE);
+    assert_true(tls_engine_put_wire(e, STR("\x15\x03\x03\x00\x02\x02\x2e")));
+    assert_int_equal(tls_engine_handshake(e), TLS_ERROR);
+    assert_string_equal(tls_engine_why(e), "peer sent alert: certificate unknown");
+    tls_engine_free(e);
+    tls_ctx_unref(c);
+}
+
+static void test_damaged_record(void **state)
+{
+    (void)state;
+    struct tls_ctx *c = selfsigned_ctx("beta.lab", TLS1_2_VERSION);
+    struct pair p = shake(c, NULL, NULL, c, NULL, 65536);
+    assert_int_equal(tls_engine_write(p.client, STR("hello")), TLS_OK);
+    char wire[256];
+    struct str w = tls_engine_wire(p.client);
+    assert_in_range(w.n, 10, sizeof wire);
+    memcpy(wire, w.p, w.n);
+    wire[w.n - 1] ^= 1;
+    assert_true(tls_engine_put_wire(p.server, (struct str){wire, w.n}));
+    char got[16];
+    size_t n;
+    assert_int_equal(tls_engine_read(p.server, got, sizeof got, &n), TLS_ERROR);
+    assert_string_equal(tls_engine_why(p.server), "decryption failed or bad record mac");
+    assert_true(tls_engine_wire(p.server).n > 0); /* the alert */
+    assert_int_equal(tls_engine_read(p.server, got, sizeof got, &n), TLS_ERROR);
+    pair_free(&p);
+    tls_ctx_unref(c);
+}
+
+static void test_close_notify_and_memory(void **state)
+{
+    (void)state;
+    struct tls_ctx *c = selfsigned_ctx("beta.lab", TLS1_2_VERSION);
+    struct pair p = shake(c, NULL, NULL, c, NULL, 65536);
+    size_t idle = tls_engine_memory(p.server);
+    static char big[16384];
+    assert_int_equal(tls_engine_record(p.client), sizeof big);
+    pass(p.client, p.server, (struct str){big, sizeof big});
+    assert_int_equal(tls_engine_memory(p.server), idle);
+    assert_int_equal(tls_engine_write(p.server, (struct str){big, sizeof big}), TLS_OK);
+    assert_true(tls_engine_memory(p.server) > idle + sizeof big);
+    /* One write of a record's size is exactly one record. */
+    struct str w = tls_engine_wire(p.server);
+    assert_int_equal(w.n, 5 + (size_t)(unsigned char)w.p[3] * 256 + (unsigned char)w.p[4]);
+    tls_engine_close_notify(p.client);
+    carry(p.client, p.server, 65536);
+    char got[16];
+    size_t n;
+    assert_int_equal(tls_engine_read(p.server, got, sizeof got, &n), TLS_CLOSED);
+    pair_free(&p);
+    tls_ctx_unref(c);
+}
+
+static void test_wire_in_is_bounded(void **state)
+{
+    (void)state;
+    struct tls_ctx *c = selfsigned_ctx("beta.lab", TLS1_2_VERSION);
+    struct tls_engine *e = tls_engine_new(c, true, NULL, NULL);
+    static char block[65536];
+    assert_true(tls_engine_put_wire(e, (struct str){block, sizeof block}));
+    assert_false(tls_engine_put_wire(e, (struct str){block, sizeof block}));
+    tls_engine_free(e);
+    tls_ctx_unref(c);
+}
+
+static void verified(const char *eku, long from, long to, bool ok, const char *why)
+{
+    struct files f;
+    files_make(&f, eku, from, to);
+    struct tls_identity id = {"alpha.lab", f.cert, f.key};
+    struct tls_ctx *a = make_ctx(&id, 1, f.ca, TLS1_2_VERSION);
+    struct pair p = shake(a, "alpha.lab", "alpha.lab", a, NULL, 65536);
+    assert_int_equal(p.cr, TLS_OK);
+    assert_int_equal(p.sr, TLS_OK);
+    /* As client and as server alike. */
+    assert_string_equal(tls_engine_peer(p.server)->why, why);
+    assert_string_equal(tls_engine_peer(p.client)->why, why);
+    assert_int_equal(tls_engine_peer(p.server)->chain_ok, ok);
+    assert_int_equal(tls_engine_peer(p.client)->chain_ok, ok);
+    pair_free(&p);
+    tls_ctx_unref(a);
+    files_remove(&f);
+}
+
+static void test_chain_verdicts(void **state)
+{
+    (void)state;
+    verified(NULL, -DAY, DAY, true, "");
+    verified("serverAuth", -DAY, DAY, true, "");
+    verified("clientAuth", -DAY, DAY, true, "");
+    verified("codeSigning", -DAY, DAY, false, "the certificate is not meant for TLS");
+    verified(NULL, -3 * DAY, -2 * DAY, false, "certificate has expired");
+    verified(NULL, DAY, 2 * DAY, false, "certificate is not yet valid");
+}
+
+/* The certificate that a client sees, by OpenSSL itself. */
+static void assert_served(struct tls_ctx *c, const char *sni, const char *domain, const char *name)
+{
+    struct tls_engine *e = tls_engine_new(c, true, domain, NULL);
+    SSL_CTX *ctx;
+    SSL *s = plain_client(&ctx, TLS1_3_VERSION, NULL);
+    if (sni != NULL)
+        SSL_set_tlsext_host_name(s, sni);
+    assert_int_equal(against(s, e), TLS_OK);
+    X509 *x = SSL_get0_peer_certificate(s);
+    if (X509_check_host(x, name, 0, 0, NULL) != 1)
+        fail_msg("SNI %s, stream to %s: not the certificate of %s", sni ? sni : "-",
+                 domain ? domain : "-", name);
+    SSL_free(s);
+    SSL_CTX_free(ctx);
+    tls_engine_free(e);
+}
+
+static void test_identity_choice(void **state)
+{
+    (void)state;
+    struct files f;
+    files_make(&f, NULL, -DAY, DAY);
+    struct tls_identity id[] = {
+        {"first.lab", NULL, NULL}, {"alpha.lab", f.cert, f.key}, {"x.alpha.lab", NULL, NULL}};
+    struct tls_ctx *c = make_ctx(id, 3, NULL, TLS1_2_VERSION);
+    assert_served(c, NULL, NULL, "first.lab");
+    assert_served(c, NULL, "alpha.lab", "alpha.lab");
+    assert_served(c, "ALPHA.lab", NULL, "alpha.lab");
+    assert_served(c, "alpha.lab", "first.lab", "alpha.lab");
+    assert_served(c, "y.alpha.lab", NULL, "alpha.lab"); /* by its wildcard */
+    assert_served(c, "x.alpha.lab", NULL, "x.alpha.lab");
+    assert_served(c, "a.b.alpha.lab", NULL, "first.lab");
+    assert_served(c, "unknown.lab", "x.alpha.lab", "x.alpha.lab");
+    assert_served(c, "unknown.lab", "unknown.lab", "first.lab");
+    tls_ctx_unref(c);
+    files_remove(&f);
+}
+
+static void refused(const char *cert, const char *key, const char *ca, const char *want)
+{
+    struct buf errors = BUF_INIT(4096);
+    struct tls_identity id = {"alpha.lab", cert, key};
+    struct tls_settings s = {&id, 1, ca, TLS1_2_VERSION};
+    assert_null(tls_ctx_new(&s, &errors));
+    assert_string_equal(errors.p, want);
+    buf_free(&errors);
+}
+
+static void test_bad_files(void **state)
+{
+    (void)state;
+    struct files f;
+    char want[512], missing[128];
+    files_make(&f, NULL, -DAY, DAY);
+    snprintf(want, sizeof want, "%s: key does not match the certificate\n", f.cert);
+    refused(f.cert, f.other_key, NULL, want);
+    snprintf(missing, sizeof missing, "%s/none.pem", f.dir);
+    snprintf(want, sizeof want, "%s: cannot be read: No such file or directory\n", missing);
+    refused(missing, f.key, NULL, want);
+    refused(f.cert, missing, NULL, want);
+    refused(NULL, NULL, missing, want);
+    snprintf(want, sizeof want, "%s: holds no readable certificate in PEM form\n", f.junk);
+    refused(f.junk, f.key, NULL, want);
+    refused(NULL, NULL, f.junk, want);
+    snprintf(want, sizeof want,
+             "%s: holds no readable private key in PEM form (without password)\n", f.junk);
+    refused(f.cert, f.junk, NULL, want);
+    files_remove(&f);
+}
+
+static void test_expired_is_a_warning(void **state)
+{
+    (void)state;
+    struct files f;
+    files_make(&f, NULL, -3 * DAY, -2 * DAY);
+    struct buf errors = BUF_INIT(4096);
+    struct tls_identity id = {"alpha.lab", f.cert, f.key};
+    struct tls_settings s = {&id, 1, NULL, TLS1_2_VERSION};
+    struct tls_ctx *c = tls_ctx_new(&s, &errors);
+    assert_non_null(c);
+    char want[160];
+    snprintf(want, sizeof want, "warning: %s: expired on 20", f.cert);
+    assert_true(str_starts(buf_view(&errors), want));
+    buf_free(&errors);
+    tls_ctx_unref(c);
+    files_remove(&f);
+}
+
+static void test_long_names_and_no_sni(void **state)
+{
+    (void)state;
+    char domain[200];
+    for (size_t i = 0; i < 180; i++)
+        domain[i] = i % 10 == 9 ? '.' : 'a';
+    str_copy(domain + 180, sizeof domain - 180, STR("lab"));
+    struct tls_ctx *c = selfsigned_ctx(domain, TLS1_2_VERSION);
+    assert_served(c, domain, NULL, domain);
+    struct pair p = shake(c, NULL, "127.0.0.1", c, NULL, 65536); /* not sent as SNI */
+    assert_int_equal(p.cr, TLS_OK);
+    pair_free(&p);
+    tls_ctx_unref(c);
+}
+
+/* Whatever allocation of ours fails, nothing leaks or crashes, and the caller hears of it. */
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    for (unsigned long n = 1; n < 8; n++) {
+        struct buf errors = BUF_INIT(4096);
+        struct tls_identity id = {"alpha.lab", NULL, NULL};
+        struct tls_settings s = {&id, 1, NULL, TLS1_2_VERSION};
+        mem_fail_after(n);
+        struct tls_ctx *c = tls_ctx_new(&s, &errors);
+        struct tls_engine *e = c != NULL ? tls_engine_new(c, true, NULL, NULL) : NULL;
+        bool put = e != NULL && tls_engine_put_wire(e, STR("\x16\x03\x01"));
+        mem_fail_after(0);
+        if (n <= 2)
+            assert_null(c);
+        assert_true(n < 5 ? !put : true);
+        tls_engine_free(e);
+        tls_ctx_unref(c);
+        buf_free(&errors);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_exchange),
+        cmocka_unit_test(test_old_clients),
+        cmocka_unit_test(test_not_tls),
+        cmocka_unit_test(test_damaged_record),
+        cmocka_unit_test(test_close_notify_and_memory),
+        cmocka_unit_test(test_wire_in_is_bounded),
+        cmocka_unit_test(test_chain_verdicts),
+        cmocka_unit_test(test_identity_choice),
+        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_expired_is_a_warning),
+        cmocka_unit_test(test_long_names_and_no_sni),
+        cmocka_unit_test(test_out_of_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
