@@ -16,8 +16,7 @@ static const char missing_prefix[] = "configuration file missing: ";
 static void walk(struct schema_load *l, const struct scope *sc, config_setting_t *group,
                  const char *prefix, uint32_t source);
 
-/* ---- looking up -------------------------------------------------------------------------------
- */
+/* ---- looking up ------------------------------------------------------------------------------ */
 
 static bool is_group(const struct schema *s, const char *path)
 {
@@ -48,8 +47,7 @@ static void report_unknown(struct schema_load *l, const struct scope *sc, const 
     report_suggest(b, name, *best ? best : NULL);
 }
 
-/* ---- defaults ---------------------------------------------------------------------------------
- */
+/* ---- defaults -------------------------------------------------------------------------------- */
 
 static config_t *table_defaults(struct schema_load *l, const struct schema *s)
 {
@@ -106,8 +104,7 @@ static void set_unset(const struct scope *sc)
     }
 }
 
-/* ---- groups -----------------------------------------------------------------------------------
- */
+/* ---- groups ---------------------------------------------------------------------------------- */
 
 /* How messages call an element: by its name if it has one, else by its place. */
 static void element_label(const struct value_in *in, size_t pos, char out[LOAD_KEY_MAX])
@@ -201,8 +198,7 @@ static void take_groups(struct schema_load *l, const struct value_in *in)
     }
 }
 
-/* ---- walking ----------------------------------------------------------------------------------
- */
+/* ---- walking --------------------------------------------------------------------------------- */
 
 static bool is_list(const struct schema_entry *e)
 {
@@ -260,8 +256,7 @@ static void walk(struct schema_load *l, const struct scope *sc, config_setting_t
     }
 }
 
-/* ---- one load ---------------------------------------------------------------------------------
- */
+/* ---- one load -------------------------------------------------------------------------------- */
 
 static struct schema_load *load_new(const struct schema *s, const char *file)
 {

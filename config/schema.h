@@ -92,8 +92,7 @@ struct schema {
 
 extern const struct schema gateway_schema, router_schema;
 
-/* ---- filling a table --------------------------------------------------------------------------
- */
+/* ---- filling a table ------------------------------------------------------------------------- */
 
 #define SCHEMA_AT(S, ctype, field)                                                                 \
     (offsetof(S, field) +                                                                          \
@@ -111,8 +110,7 @@ extern const struct schema gateway_schema, router_schema;
     .path = #field, .type = SCHEMA_STRINGS, SCHEMA_LIST(S, char *, field, nfield),                 \
     .check = (kind), .max = (most)
 
-/* ---- a loaded snapshot ------------------------------------------------------------------------
- */
+/* ---- a loaded snapshot ----------------------------------------------------------------------- */
 
 struct schema_origin {
     uint32_t source; /* 1 + index in meta->files; 0: default */
@@ -161,8 +159,7 @@ bool schema_find(const struct schema *s, const void *config, const struct schema
 /* The element's name (its SCHEMA_KEY); "" when it has none. */
 const char *schema_element_name(const struct schema_entry *list, const void *element);
 
-/* ---- printing ---------------------------------------------------------------------------------
- */
+/* ---- printing -------------------------------------------------------------------------------- */
 
 /* The commented example file. */
 void schema_example(const struct schema *s, struct buf *out);

@@ -7,8 +7,7 @@
 
 enum { WRAP_AT = 84 };
 
-/* ---- example ----------------------------------------------------------------------------------
- */
+/* ---- example --------------------------------------------------------------------------------- */
 
 /* Writes `text`, each line after the first behind `indent`, broken after a comma when long. */
 static void put_wrapped(struct buf *out, const char *indent, const char *text, size_t column)
@@ -137,8 +136,7 @@ void schema_example(const struct schema *s, struct buf *out)
         buf_puts(out, "};\n");
 }
 
-/* ---- effective values -------------------------------------------------------------------------
- */
+/* ---- effective values ------------------------------------------------------------------------ */
 
 static void show_table(const struct schema *s, const struct schema_meta *m, const char *label,
                        const void *base, const struct schema_origin *origins, struct buf *out);

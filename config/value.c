@@ -74,8 +74,7 @@ void size_put(struct buf *out, uint64_t bytes)
     put_units(out, size_units, "0", bytes);
 }
 
-/* ---- checks -----------------------------------------------------------------------------------
- */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 static const char *check_domain(struct str s, struct buf *out)
 {
@@ -206,8 +205,7 @@ const char *value_check(enum schema_check check, const char *file, const char *t
     return NULL;
 }
 
-/* ---- secrets ----------------------------------------------------------------------------------
- */
+/* ---- secrets --------------------------------------------------------------------------------- */
 
 static bool secret_is_text(struct str s)
 {
@@ -267,8 +265,7 @@ void value_wipe(char *secret)
     mem_free(secret);
 }
 
-/* ---- printing and comparing -------------------------------------------------------------------
- */
+/* ---- printing and comparing ------------------------------------------------------------------ */
 
 void value_put_text(struct buf *out, const char *text, enum value_style style)
 {
