@@ -278,11 +278,9 @@ void switch_requeue_outward(struct worker *w, struct span stanza)
     if (f != NULL && jid_prepare(ev.stanza.from, &j, &local) == JID_OK &&
         jid_prepare(ev.stanza.to, &j, &remote) == JID_OK)
         p = peer_get(w, str_c(remote.ascii), str_c(local.ascii));
-    if (p != NULL) {
-        remote_unsent(p->remote, str_c(local.ascii), stanza.s, loop_now(&w->loop));
+    if (p != NULL && remote_unsent(p->remote, str_c(local.ascii), stanza.s, loop_now(&w->loop)))
         peer_kick(p);
-    } else {
-        w->n.outward.dropped++;
-    }
+    else
+        switch_failed_outward(w, stanza, "resource-constraint", STR("out of memory"));
     framer_free(f);
 }

@@ -86,7 +86,7 @@ static void refuse(struct link_client *m, struct gw_actions *out, const char *co
     rest(m, out, END_STREAM_ERROR_SENT, false);
 }
 
-/* ---- set-up ------------------------------------------------------------------------------------ */
+/* ---- set-up ---------------------------------------------------------------------------------- */
 
 static void on_opened(struct link_client *m, const struct gw_event *ev, struct gw_actions *out)
 {
@@ -120,7 +120,7 @@ static void on_header(struct link_client *m, const struct gw_event *ev, struct g
     set_state(m, LINK_CLIENT_HANDSHAKE, out);
 }
 
-/* ---- keepalive --------------------------------------------------------------------------------- */
+/* ---- keepalive ------------------------------------------------------------------------------- */
 
 static uint64_t earlier(uint64_t a, uint64_t b)
 {
@@ -196,7 +196,7 @@ static bool is_pong(const struct link_client *m, const struct stanza *st)
            (str_is(st->type, "result") || str_is(st->type, "error"));
 }
 
-/* ---- traffic ----------------------------------------------------------------------------------- */
+/* ---- traffic --------------------------------------------------------------------------------- */
 
 static void on_up(struct link_client *m, const struct gw_event *ev, struct gw_actions *out)
 {
@@ -251,7 +251,7 @@ static void on_stanza(struct link_client *m, const struct gw_event *ev, struct g
         link_stanza(ev->u.stanza, out);
 }
 
-/* ---- end --------------------------------------------------------------------------------------- */
+/* ---- end ------------------------------------------------------------------------------------- */
 
 static void on_stream_close(struct link_client *m, struct gw_actions *out)
 {

@@ -9,7 +9,8 @@
  * know XEP-0199) is left alone. Answers to our pings are consumed, everything else is the driver's.
  *
  * The stream ends by the peer's closing tag or error, by EV_DRAIN with a closing handshake of at
- * most `close_ms`, or by a fault of the peer. The config is borrowed and must outlive the machine. */
+ * most `close_ms`, or by a fault of the peer. What the config points to is
+ * borrowed and must outlive the machine. */
 #ifndef XCP_LINK_CLIENT_H
 #define XCP_LINK_CLIENT_H
 

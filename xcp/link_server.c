@@ -92,7 +92,7 @@ static void start_closing(struct link_server *m, struct gw_actions *out, enum en
     set_state(m, LINK_SERVER_CLOSING, out);
 }
 
-/* ---- set-up ------------------------------------------------------------------------------------ */
+/* ---- set-up ---------------------------------------------------------------------------------- */
 
 static bool account_known(const struct link_server *m, struct str component)
 {
@@ -155,7 +155,7 @@ static void on_handshake(struct link_server *m, const struct gw_event *ev, struc
     gw_act(out, ACT_READY);
 }
 
-/* ---- traffic ----------------------------------------------------------------------------------- */
+/* ---- traffic --------------------------------------------------------------------------------- */
 
 static void on_nonza(struct link_server *m, const struct gw_event *ev, struct gw_actions *out)
 {
@@ -184,7 +184,7 @@ static void on_stanza(struct link_server *m, const struct gw_event *ev, struct g
         refuse(m, out, "not-authorized", "a stanza before the handshake", END_STREAM_ERROR_SENT);
 }
 
-/* ---- end --------------------------------------------------------------------------------------- */
+/* ---- end ------------------------------------------------------------------------------------- */
 
 static void on_stream_close(struct link_server *m, struct gw_actions *out)
 {

@@ -1,7 +1,7 @@
 /* The accepting side of a component link (XEP-0114): a gateway or another component dials us.
  *
- * Story. The peer's header names the component that it wants to be; unknown: host-unknown. We answer
- * with a header that carries a fresh id of 160 bits; the peer proves the secret; wrong:
+ * Story. The peer's header names the component that it wants to be; unknown: host-unknown. We
+ * answer with a header that carries a fresh id of 160 bits; the peer proves the secret; wrong:
  * not-authorized; right: <handshake/>, and the link is UP (ACT_READY). Until then the framer's
  * unauthenticated limits hold and an absolute deadline runs from the connection. A stanza before
  * the handshake is not-authorized. While UP, white space goes out after `keepalive_ms` without

@@ -4,7 +4,7 @@
 
 #include "core/base/mem.h"
 
-/* ---- snapshots --------------------------------------------------------------------------------- */
+/* ---- snapshots ------------------------------------------------------------------------------- */
 
 struct router_snapshot *router_snapshot_ref(struct router_snapshot *s)
 {
@@ -47,7 +47,7 @@ struct router_snapshot *router_snapshot_new(struct router_config *cfg)
     return s;
 }
 
-/* ---- applying a configuration ------------------------------------------------------------------ */
+/* ---- applying a configuration ---------------------------------------------------------------- */
 
 /* All that a new configuration needs, made before anything is changed. */
 struct plan {
@@ -157,7 +157,7 @@ const struct router_config *router_current(const struct router *r)
     return r->snap->cfg;
 }
 
-/* ---- beginning --------------------------------------------------------------------------------- */
+/* ---- beginning ------------------------------------------------------------------------------- */
 
 static void finish(struct loop_task *t)
 {
@@ -258,7 +258,7 @@ void router_start(struct router *r)
         router_link_start(r->links[i]);
 }
 
-/* ---- end --------------------------------------------------------------------------------------- */
+/* ---- end ------------------------------------------------------------------------------------- */
 
 static void begin_end(struct router *r)
 {
@@ -312,7 +312,7 @@ void router_free(struct router *r)
     mem_free(r);
 }
 
-/* ---- state ------------------------------------------------------------------------------------- */
+/* ---- state ----------------------------------------------------------------------------------- */
 
 static const char *link_state(const struct router_link *k)
 {

@@ -13,7 +13,7 @@ enum {
     STALL_MS = 60000,
 };
 
-/* ---- back-pressure ----------------------------------------------------------------------------- */
+/* ---- back-pressure --------------------------------------------------------------------------- */
 
 static void set_paused(struct router_peer *p, bool paused)
 {
@@ -58,7 +58,7 @@ void router_progress(struct router_peer *p)
         loop_timer_set(p->router->loop, &p->stall, STALL_MS);
 }
 
-/* ---- writing ----------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* A small stanza must not pin the large chunk that it was read into while it waits. */
 static struct span unpinned(struct span s, const struct router_peer *to)
@@ -154,7 +154,7 @@ static struct span restamp(const struct stanza *st)
     return out;
 }
 
-/* ---- a stanza from a link ---------------------------------------------------------------------- */
+/* ---- a stanza from a link -------------------------------------------------------------------- */
 
 static struct router_peer *peer_of(const struct router *r, size_t link)
 {
@@ -238,10 +238,10 @@ void router_take(struct router_peer *from, const struct gw_event *ev, const stru
     }
 }
 
-/* ---- stanzas of a link that broke -------------------------------------------------------------- */
+/* ---- stanzas of a link that broke ------------------------------------------------------------ */
 
-/* Reads a stanza that we had queued: its bytes are all that is left of it. Everything queued here is
- * made to stand alone on a component stream. NULL: not readable. */
+/* Reads a stanza that we had queued: its bytes are all that is left of it. Everything queued here
+ * is made to stand alone on a component stream. NULL: not readable. */
 static struct framer *read_back(struct str bytes, const struct framer_limits *limits,
                                 struct framer_event *ev)
 {

@@ -12,9 +12,10 @@ enum {
     BACKOFF_MAX_MS = 30000,
     BACKOFF_CONFIG_MS = 60000, /* wrong secret or name: only an operator can help */
     SPREAD_PERCENT = 20,
+    LINGER_MS = 1000, /* for our last words: what waited has been taken back or read by then */
 };
 
-/* ---- dialling ---------------------------------------------------------------------------------- */
+/* ---- dialling -------------------------------------------------------------------------------- */
 
 static void dial(struct router_link *k);
 
@@ -74,7 +75,7 @@ static void dial(struct router_link *k)
         retry_later(k, END_LOST);
 }
 
-/* ---- links ------------------------------------------------------------------------------------- */
+/* ---- links ----------------------------------------------------------------------------------- */
 
 struct router_link *router_link_new(struct router *r)
 {
@@ -162,7 +163,7 @@ bool router_link_same(const struct rcfg_link *a, const struct rcfg_link *b)
            same_text(a->secret, b->secret);
 }
 
-/* ---- what sessions report ---------------------------------------------------------------------- */
+/* ---- what sessions report -------------------------------------------------------------------- */
 
 static void step(void *machine, const struct gw_event *ev, struct gw_actions *out)
 {
@@ -341,7 +342,7 @@ static void on_stall(struct timer *t)
     router_peer_abort(CONTAINER_OF(t, struct router_peer, stall), "the peer stopped reading");
 }
 
-/* ---- new connections --------------------------------------------------------------------------- */
+/* ---- new connections ------------------------------------------------------------------------- */
 
 static void init_machine(struct router_peer *p)
 {
@@ -389,7 +390,8 @@ static void init_session(struct router_peer *p)
     struct session *s = &p->session;
     s->ops = &ops;
     s->machine = p;
-    s->linger_ms = p->snap->cfg->timeouts.close;
+    uint64_t close_ms = p->snap->cfg->timeouts.close;
+    s->linger_ms = close_ms < LINGER_MS ? close_ms : LINGER_MS;
     s->limits = &p->snap->limits;
     s->log = (struct log_ctx){.sink = p->router->log.sink};
     s->log.kv[0] = KV_C("sid", p->sid);

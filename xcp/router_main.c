@@ -26,7 +26,7 @@ static void libraries(struct supervisor_library out[8])
 {
     out[0] = (struct supervisor_library){"libuv", uv_version_string()};
     out[1] = (struct supervisor_library){"openssl", OpenSSL_version(OPENSSL_VERSION_STRING)};
-    out[2] = (struct supervisor_library){"expat", XML_ExpatVersion()};
+    out[2] = (struct supervisor_library){"expat", XML_ExpatVersion() + strlen("expat_")};
     out[3] = (struct supervisor_library){"libidn2", idn2_check_version(NULL)};
     out[4] = (struct supervisor_library){NULL, NULL};
 }
@@ -39,7 +39,7 @@ static const struct supervisor_program program = {
     .libraries = libraries,
 };
 
-/* ---- configuration ----------------------------------------------------------------------------- */
+/* ---- configuration --------------------------------------------------------------------------- */
 
 static struct router_config *load(const char *file)
 {
@@ -112,7 +112,7 @@ static int check(const struct app *a, const struct router_config *cfg)
     return SUPERVISOR_OK;
 }
 
-/* ---- life -------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static void drain(void *arg)
 {

@@ -1,10 +1,9 @@
 /* Inside of the router, shared by router.c (life), router_link.c (connections) and
  * router_forward.c (stanzas).
  *
- * Lifetimes. The router owns its links; a link lives as long as the configuration names it or a peer
- * points to it. A peer
- * (one connection) lives from its socket until session ops->closed; it keeps the snapshot that its
- * machine borrows from, and points to its link, which outlives it. */
+ * Lifetimes. The router owns its links; a link lives as long as the configuration names it or a
+ * peer points to it. A peer (one connection) lives from its socket until session ops->closed; it
+ * keeps the snapshot that its machine borrows from, and points to its link, which outlives it. */
 #ifndef XCP_ROUTER_PRIV_H
 #define XCP_ROUTER_PRIV_H
 
@@ -100,9 +99,10 @@ void router_snapshot_unref(struct router_snapshot *s);
 
 /* router_link.c */
 struct router_link *router_link_new(struct router *r);
-void router_link_start(struct router_link *k);  /* dials, when it is one to dial */
+void router_link_start(struct router_link *k); /* dials, when it is one to dial */
 void router_link_stop(struct router_link *k, const char *why); /* its peers end */
-void router_link_remove(struct router_link *k); /* after router_link_stop; freed with its last peer */
+/* After router_link_stop: it is freed with its last peer. */
+void router_link_remove(struct router_link *k);
 bool router_link_same(const struct rcfg_link *a, const struct rcfg_link *b);
 void router_accept(void *arg, uv_tcp_t *tcp);
 void router_peer_abort(struct router_peer *p, const char *why);

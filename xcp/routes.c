@@ -109,7 +109,7 @@ bool routes_is_up(const struct routes *r, size_t link)
     return link < r->cfg->nlinks && r->up[link];
 }
 
-/* ---- choosing a link --------------------------------------------------------------------------- */
+/* ---- choosing a link ------------------------------------------------------------------------- */
 
 /* The weight of a gateway for a sender; the highest wins. Hashing the hashes keeps the key short
  * and its parts apart. Two 32-bit weights may be equal: then the first gateway wins, always. */
@@ -158,7 +158,7 @@ bool routes_again(const struct routes *r, struct str sender, struct str from, st
     return d != NULL ? choose_server(r, d, link) : choose_gateway(r, sender, from, link);
 }
 
-/* ---- verdicts ---------------------------------------------------------------------------------- */
+/* ---- verdicts -------------------------------------------------------------------------------- */
 
 static struct route pass(size_t link)
 {

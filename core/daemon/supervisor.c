@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- command line ------------------------------------------------------------------------------ */
+/* ---- command line ---------------------------------------------------------------------------- */
 
 enum { OPT_ALLOW_ROOT = 256 };
 
@@ -44,8 +44,8 @@ static void print_help(const struct supervisor_program *p)
           "  -h, --help             print this and exit\n"
           "  -V, --version          print versions and exit\n",
           stdout);
-    fputs("\nSignals: TERM, INT end in good order (twice: at once), HUP reloads the configuration,\n"
-          "USR2 writes the state to the log.\n",
+    fputs("\nSignals: TERM, INT end in good order (twice: at once), HUP reloads the\n"
+          "configuration, USR2 writes the state to the log.\n",
           stdout);
 }
 
@@ -137,7 +137,7 @@ int supervisor_config_exit(const char *file)
                                                : SUPERVISOR_BAD_CONFIG;
 }
 
-/* ---- privileges -------------------------------------------------------------------------------- */
+/* ---- privileges ------------------------------------------------------------------------------ */
 
 static bool has_user(const char *user)
 {
@@ -218,7 +218,7 @@ int supervisor_drop(const struct supervisor_program *p, const char *user)
     return SUPERVISOR_OK;
 }
 
-/* ---- service manager --------------------------------------------------------------------------- */
+/* ---- service manager ------------------------------------------------------------------------- */
 
 bool supervisor_notify(const char *message)
 {
@@ -267,7 +267,7 @@ static uint64_t watchdog_interval(void)
     return *end == '\0' && end != usec ? v / 2000 : 0;
 }
 
-/* ---- signals ----------------------------------------------------------------------------------- */
+/* ---- signals --------------------------------------------------------------------------------- */
 
 bool supervisor_reload(struct supervisor *s)
 {

@@ -6,16 +6,16 @@
  *     struct supervisor_options o;
  *     int code;
  *     if (!supervisor_parse(&program, argc, argv, &o, &code))
- *         return code;                                      // --help, --version, a wrong option
- *     cfg = load(o.config);                                 // NULL: supervisor_config_exit(o.config)
+ *         return code;                            // --help, --version, a wrong option
+ *     cfg = load(o.config);                       // NULL: supervisor_config_exit(o.config)
  *     if (o.check) { ...; return SUPERVISOR_OK; }
  *     if ((code = supervisor_check_root(&program, &o, cfg->user)) != SUPERVISOR_OK) return code;
  *     supervisor_prepare();
  *     loop_init(...); bind the listeners;
  *     if ((code = supervisor_drop(&program, cfg->user)) != SUPERVISOR_OK) return code;
- *     supervisor_start(&s, &loop, &ops, arg);               // from here on signals arrive as calls
+ *     supervisor_start(&s, &loop, &ops, arg);     // from here on signals arrive as calls
  *     supervisor_ready(&s);
- *     loop_run(&loop);                                      // the program ends it by loop_stop
+ *     loop_run(&loop);                            // the program ends it by loop_stop
  *     supervisor_stop(&s);
  *     loop_close(&loop);
  *

@@ -54,7 +54,7 @@ static const char *eof_text(const struct conn *c)
                             : "peer closed the connection without closing the stream";
 }
 
-/* ---- reading on and off ------------------------------------------------------------------------ */
+/* ---- reading on and off ---------------------------------------------------------------------- */
 
 static bool pump_posted(const struct conn *c)
 {
@@ -65,8 +65,9 @@ static void update_reading(struct conn *c)
 {
     if (c->gone)
         return;
-    bool want = c->closing ? !c->eof
-                           : c->started && !c->deaf && !c->ended && c->pauses == 0 && !pump_posted(c);
+    bool want = c->started && !c->deaf && !c->ended && c->pauses == 0 && !pump_posted(c);
+    if (c->closing)
+        want = !c->eof;
     if (want == c->reading)
         return;
     c->reading = want;
@@ -87,7 +88,7 @@ void conn_fail(struct conn *c, const char *why, bool at_once)
     loop_post(c->loop, &c->pump);
 }
 
-/* ---- events ------------------------------------------------------------------------------------ */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 static void deliver(struct conn *c, struct gw_event *ev)
 {
@@ -135,7 +136,7 @@ static void deliver_element(struct conn *c, const struct framer_event *fe)
     deliver(c, &ev);
 }
 
-/* ---- the pump ---------------------------------------------------------------------------------- */
+/* ---- the pump -------------------------------------------------------------------------------- */
 
 static void mark_wire(struct conn *c)
 {
@@ -259,7 +260,7 @@ static void pump_task(struct loop_task *t)
     pump(CONTAINER_OF(t, struct conn, pump));
 }
 
-/* ---- socket to pump ---------------------------------------------------------------------------- */
+/* ---- socket to pump -------------------------------------------------------------------------- */
 
 static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *out)
 {
@@ -330,7 +331,7 @@ static void on_read(uv_stream_t *s, ssize_t nread, const uv_buf_t *b)
     pump(c);
 }
 
-/* ---- life -------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static void set_up_socket(struct conn *c)
 {
@@ -439,7 +440,7 @@ void conn_resume(struct conn *c)
         loop_post(c->loop, &c->pump);
 }
 
-/* ---- the end ----------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static void on_closed(uv_handle_t *h)
 {
@@ -508,11 +509,11 @@ void conn_close(struct conn *c, bool abort, uint64_t linger_ms)
     }
     if (!c->tls_up || c->tls_dead)
         conn_drop_unsendable(c);
-    update_reading(c); /* what still comes is thrown away: unread bytes would reset the connection */
+    update_reading(c); /* what still comes is thrown away: unread bytes would cause a reset */
     loop_mark_dirty(c->loop, &c->flush);
 }
 
-/* ---- facts ------------------------------------------------------------------------------------- */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 size_t conn_queued(const struct conn *c)
 {

@@ -12,10 +12,10 @@
  * in order, those of which no byte has left. Under TLS a byte has left when the kernel has accepted
  * the whole record that carries it: of an incomplete record the peer can read nothing.
  *
- * Ending: conn_close is the only way. It stops reading, writes what is queued unless aborted (bounded
- * by `linger_ms`), says close-notify, closes the socket, and calls ops->closed once, later, when
- * the last handle is gone; the conn is freed after that call. Between conn_close and ops->closed
- * every other call is a no-op and no event comes. */
+ * Ending: conn_close is the only way. It stops reading, writes what is queued unless aborted
+ * (bounded by `linger_ms`), says close-notify, closes the socket, and calls ops->closed
+ * once, later, when the last handle is gone; the conn is freed after that call. Between conn_close
+ * and ops->closed every other call is a no-op and no event comes. */
 #ifndef CORE_NET_CONN_H
 #define CORE_NET_CONN_H
 
@@ -72,8 +72,8 @@ void conn_close(struct conn *c, bool abort, uint64_t linger_ms);
 /* Stanzas no byte of which has been handed to the kernel, oldest first; each call takes one out of
  * the queue and hands its reference over. False: none left. `partial` (may be NULL) is set when a
  * stanza was cut in the middle: it is returned as well, once, with *partial = true. Call it after
- * LOST or right before conn_close: when bytes are taken back that were already on their way, nothing
- * more is written and conn_close ends at once. */
+ * LOST or right before conn_close: when bytes are taken back that were on their way, nothing more
+ * is written and conn_close ends at once. */
 bool conn_unsent(struct conn *c, struct span *out, bool *partial);
 
 size_t conn_queued(const struct conn *c);       /* bytes waiting to be written */

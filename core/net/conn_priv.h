@@ -35,7 +35,7 @@ struct conn {
     bool started, reading, tls_up;
     bool stale;                        /* bytes in clear came after STARTTLS */
     bool stream_closed;                /* the peer's closing tag was seen */
-    bool ended;                        /* no more input comes: `why` is due after what is buffered */
+    bool ended;                        /* no more input: `why` is due after what is buffered */
     bool fault;                        /* `why` is due at once */
     bool deaf;                         /* the last event was given */
     char why[TLS_WHY_MAX];

@@ -3,8 +3,8 @@
  * Pieces wait in `queue`. Once per loop turn the flush hands them to the kernel with uv_try_write:
  * clear ones by scatter-gather, encrypted ones gathered into records of up to 16 KiB. When the
  * socket is full, a uv_write of exactly one byte waits for room. So at any time we know to the byte
- * what the kernel has accepted, and no buffer is lent to libuv. A larger uv_write that fails half-way
- * does not tell how far it came, and then a stanza might be lost or sent twice. */
+ * what the kernel has accepted, and no buffer is lent to libuv. A larger uv_write that fails
+ * half-way does not tell how far it came, and then a stanza might be lost or sent twice. */
 #include "core/base/mem.h"
 #include "core/net/conn_priv.h"
 
@@ -37,7 +37,7 @@ static void item_done(struct conn *c, struct conn_item *i)
     item_free(c, i);
 }
 
-/* ---- queueing ---------------------------------------------------------------------------------- */
+/* ---- queueing -------------------------------------------------------------------------------- */
 
 static bool enqueue(struct conn *c, struct span s, bool stanza)
 {
@@ -76,7 +76,7 @@ bool conn_send_stanza(struct conn *c, struct span stanza)
     return false;
 }
 
-/* ---- accepted by the kernel -------------------------------------------------------------------- */
+/* ---- accepted by the kernel ------------------------------------------------------------------ */
 
 static void accepted_clear(struct conn *c, size_t n)
 {
@@ -154,7 +154,7 @@ static bool wait_writable(struct conn *c, char byte)
     return err == 0;
 }
 
-/* ---- in clear ---------------------------------------------------------------------------------- */
+/* ---- in clear -------------------------------------------------------------------------------- */
 
 static unsigned gather_clear(const struct conn *c, uv_buf_t v[WRITE_PIECES])
 {
@@ -195,7 +195,7 @@ static bool flush_clear(struct conn *c, size_t *budget)
     return true;
 }
 
-/* ---- TLS --------------------------------------------------------------------------------------- */
+/* ---- TLS ------------------------------------------------------------------------------------- */
 
 /* Plain bytes for one record: of the first piece alone without copying, else of several. */
 static struct str gather_plain(struct conn *c, size_t max, char scratch[RECORD_MAX])
@@ -294,7 +294,7 @@ static void flush_tls(struct conn *c, size_t *budget)
     } while (write_wire(c, budget));
 }
 
-/* ---- flush ------------------------------------------------------------------------------------- */
+/* ---- flush ----------------------------------------------------------------------------------- */
 
 static void tell(struct conn *c)
 {
@@ -343,7 +343,7 @@ void conn_write_free(struct conn *c)
         item_free(c, i);
 }
 
-/* ---- taking back ------------------------------------------------------------------------------- */
+/* ---- taking back ----------------------------------------------------------------------------- */
 
 static struct conn_item *first_stanza(const struct list *l)
 {
@@ -359,6 +359,7 @@ bool conn_unsent(struct conn *c, struct span *out, bool *partial)
 {
     if (c->closing)
         return false;
+    tell(c); /* the holder settles its books now: what was accepted must be in them */
     struct conn_item *i = first_stanza(&c->flight);
     if (i == NULL)
         i = first_stanza(&c->queue);

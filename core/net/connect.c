@@ -1,5 +1,5 @@
-/* Attempts run beside each other, each with its own handle. The job is freed when it is over and the
- * last handle has been closed; a won socket leaves the job before that. */
+/* Attempts run beside each other, each with its own handle. The job is freed when it is over and
+ * the last handle has been closed; a won socket leaves the job before that. */
 #include "core/net/connect.h"
 
 #include <errno.h>

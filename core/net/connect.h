@@ -1,5 +1,5 @@
 /* Connecting to the first of several addresses that answers (RFC 8305, Happy Eyeballs): one attempt
- * after the other, the next as soon as one fails or has taken 250 ms; the first that stands wins and
+ * after the other, the next as soon as one fails or has taken 250 ms; the first that stands wins,
  * the others are closed. */
 #ifndef CORE_NET_CONNECT_H
 #define CORE_NET_CONNECT_H
@@ -19,8 +19,8 @@ struct connect_options {
     bool (*refused)(void *arg, const struct endpoint *to, const char **why);
 };
 
-/* tcp: open, allocated with mem_alloc, owned by the callback (conn_new, or uv_close with mem_free in
- * the close callback). NULL: `why` says in one sentence how the last attempt failed ("connection
+/* tcp: open, allocated with mem_alloc, owned by the callback (conn_new, or uv_close with mem_free
+ * in the close callback). NULL: `why` says in one sentence how the last attempt failed ("connection
  * refused by 192.0.2.1:5269"); borrowed for the call. */
 typedef void connect_done(void *arg, uv_tcp_t *tcp, const struct endpoint *to, const char *why);
 

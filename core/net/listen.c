@@ -2,7 +2,7 @@
  *
  * The listening socket is ours and libuv only polls it: uv_listen accepts everything that waits in
  * one turn, throws waiting connections away without a word when descriptors run out, and may spin
- * then. Here at most 16 are accepted per turn. On EMFILE or ENFILE one descriptor held in reserve is
+ * then. Here at most 16 are accepted per turn. On EMFILE or ENFILE a descriptor held in reserve is
  * given up to accept and close what waits, so that peers see a close instead of silence, and then
  * accepting rests for 100 ms, doubling up to a second while it lasts. */
 #ifndef _GNU_SOURCE
@@ -53,7 +53,7 @@ static void log_exhausted(struct listener *li, int err)
     log_ev(&ctx, LOG_WARN, "listen.exhausted", KV_C("listen", at), KV_C("cause", strerror(err)));
 }
 
-/* ---- accepting --------------------------------------------------------------------------------- */
+/* ---- accepting ------------------------------------------------------------------------------- */
 
 static void discard_tcp(uv_handle_t *h)
 {
@@ -137,7 +137,7 @@ static void on_poll(uv_poll_t *p, int status, int events)
     }
 }
 
-/* ---- life -------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int open_socket(const struct endpoint *at)
 {

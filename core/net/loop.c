@@ -4,8 +4,8 @@
  * callbacks of this turn have left behind is done: posted tasks, due timers, then the gathered
  * writes, then the release of closed connections. Each of these may cause more of the others, so
  * this goes round until nothing is left or a bound is reached; with work left over the loop only
- * looks at its sockets and comes back at once. Neither the prepare handle nor the clock keeps the
- * loop alive: it ends when the last socket is gone. */
+ * looks at its sockets and comes back at once. The clock does not keep the loop alive: it ends when
+ * the last socket is gone. */
 #include "core/net/loop.h"
 
 #include <signal.h>
@@ -82,9 +82,22 @@ static void turn(struct loop *l)
     arm_clock(l);
 }
 
+/* libuv counts only handles that are active: a conn that does not read at present would not keep
+ * the loop running. The prepare handle stands in for ours. */
+static bool alive(struct loop *l)
+{
+    if (l->handles > 0)
+        uv_ref((uv_handle_t *)&l->prepare);
+    else
+        uv_unref((uv_handle_t *)&l->prepare);
+    return uv_loop_alive(l->uv) != 0;
+}
+
 static void on_prepare(uv_prepare_t *h)
 {
-    turn(h->data);
+    struct loop *l = h->data;
+    turn(l);
+    alive(l);
 }
 
 bool loop_init(struct loop *l, const struct env *env, struct log *log)
@@ -111,13 +124,21 @@ bool loop_init(struct loop *l, const struct env *env, struct log *log)
 void loop_run(struct loop *l)
 {
     do {
-        if (uv_loop_alive(l->uv))
+        if (alive(l))
             uv_run(l->uv, UV_RUN_DEFAULT);
         /* The last close callbacks come after the last prepare. */
         if (!l->stopping)
             turn(l);
-    } while (!l->stopping && (uv_loop_alive(l->uv) || has_work(l)));
+    } while (!l->stopping && (alive(l) || has_work(l)));
     l->stopping = false;
+}
+
+void loop_turn(struct loop *l)
+{
+    if (alive(l))
+        uv_run(l->uv, UV_RUN_NOWAIT);
+    else
+        turn(l);
 }
 
 void loop_stop(struct loop *l)
@@ -133,7 +154,7 @@ void loop_close(struct loop *l)
     do {
         l->stopping = false;
         loop_run(l);
-    } while (uv_loop_alive(l->uv));
+    } while (alive(l));
     uv_close((uv_handle_t *)&l->prepare, NULL);
     uv_close((uv_handle_t *)&l->clock, NULL);
     while (uv_run(l->uv, UV_RUN_DEFAULT) != 0)

@@ -28,7 +28,7 @@ struct loop {
     char *scratch;        /* LOOP_SCRATCH bytes, good until the callback that uses them returns */
     uint64_t turn;        /* counts turns */
     uint64_t clock_due;   /* what `clock` is set for while it is active */
-    size_t handles;       /* our own uv handles still open (for a clean shutdown) */
+    size_t handles;       /* our own uv handles still open: while there is one, the loop runs */
     bool stopping;
 };
 
@@ -45,6 +45,7 @@ bool loop_init(struct loop *l, const struct env *env, struct log *log);
 void loop_close(struct loop *l);
 void loop_run(struct loop *l); /* until loop_stop or no handle is left */
 void loop_stop(struct loop *l);
+void loop_turn(struct loop *l); /* one turn, without waiting */
 
 /* Runs `t` before the loop sleeps next, after the present callback; posting it twice is once. */
 void loop_post(struct loop *l, struct loop_task *t);

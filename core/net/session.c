@@ -152,12 +152,26 @@ static void note_cause(struct session *s, const struct gw_event *ev)
         str_copy(s->text, sizeof s->text, str_c(ev->u.error.text));
 }
 
+/* At trace level every step is a line: which event, which actions. Never their contents. */
+static void trace(struct session *s, const struct gw_event *ev, const struct gw_actions *acts)
+{
+    struct buf names = BUF_INIT(512);
+    for (unsigned i = 0; i < acts->n; i++)
+        buf_printf(&names, "%s%s", i ? "," : "", gw_action_name(acts->v[i].kind));
+    log_ev(&s->log, LOG_TRACE, "session.step", KV_C("on", gw_event_name(ev->kind)),
+           KV_C("timer", ev->kind == EV_TIMER ? gw_timer_name(ev->u.timer) : NULL),
+           KV_S("actions", buf_view(&names)));
+    buf_free(&names);
+}
+
 static void run_one(struct session *s, const struct gw_event *ev)
 {
     struct gw_actions acts;
     gw_actions_init(&acts);
     note_cause(s, ev);
     s->ops->step(s->machine, ev, &acts);
+    if (log_on(&s->log, LOG_TRACE))
+        trace(s, ev, &acts);
     for (unsigned i = 0; i < acts.n && !s->over; i++)
         carry_out(s, ev, &acts, &acts.v[i]);
     if (acts.overflow && !s->over)

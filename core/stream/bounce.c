@@ -12,7 +12,7 @@
 
 enum { BOUNCE_MAX = 65536, OWN_PAYLOAD_MAX = 8192 };
 
-/* ---- libstrophe as a builder ------------------------------------------------------------------- */
+/* ---- libstrophe as a builder ----------------------------------------------------------------- */
 
 static void *tree_alloc(size_t n, void *arg)
 {
@@ -94,11 +94,11 @@ static void tree_end(struct tree *t)
         xmpp_ctx_free(t->ctx);
 }
 
-/* ---- writing a tree ---------------------------------------------------------------------------- */
+/* ---- writing a tree -------------------------------------------------------------------------- */
 
 /* All attributes that are ever set here, in the order in which they are written: libstrophe keeps
  * them in a hash table. */
-static const char *const attribute_order[] = {"xmlns",    "type", "id",   "from", "to",
+static const char *const attribute_order[] = {"xmlns",    "type",     "id",   "from", "to",
                                               "xml:lang", "category", "name", "var"};
 
 static void write_element(struct buf *b, xmpp_stanza_t *el)
@@ -110,8 +110,10 @@ static void write_element(struct buf *b, xmpp_stanza_t *el)
     const char *name = xmpp_stanza_get_name(el);
     buf_putc(b, '<');
     buf_puts(b, name);
-    for (size_t i = 0; i < sizeof attribute_order / sizeof attribute_order[0]; i++)
-        writer_attr(b, attribute_order[i], str_c(xmpp_stanza_get_attribute(el, attribute_order[i])));
+    for (size_t i = 0; i < sizeof attribute_order / sizeof attribute_order[0]; i++) {
+        const char *key = attribute_order[i];
+        writer_attr(b, key, str_c(xmpp_stanza_get_attribute(el, key)));
+    }
     xmpp_stanza_t *child = xmpp_stanza_get_children(el);
     if (child == NULL) {
         buf_puts(b, "/>");
@@ -137,7 +139,7 @@ static struct span tree_span(struct tree *t)
     return out;
 }
 
-/* ---- answers ----------------------------------------------------------------------------------- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 static const char *kind_name(enum stanza_kind kind)
 {

@@ -96,7 +96,8 @@ static bool read_key(struct material *m, const char *path, struct buf *errors)
     m->key = PEM_read_PrivateKey(f, NULL, no_password, NULL);
     fclose(f);
     if (m->key == NULL)
-        buf_printf(errors, "%s: holds no readable private key in PEM form (without password)\n", path);
+        buf_printf(errors, "%s: holds no readable private key in PEM form (without password)\n",
+                   path);
     ERR_clear_error();
     return m->key != NULL;
 }
@@ -171,9 +172,9 @@ static int on_verify(int ok, X509_STORE_CTX *xs)
 /* True when the certificate, with at most one whole left-most wildcard label, covers the name. */
 static bool covers(SSL_CTX *ssl_ctx, const char *name)
 {
-    return X509_check_host(SSL_CTX_get0_certificate(ssl_ctx), name, 0,
-                           X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT,
-                           NULL) == 1;
+    const unsigned how =
+        X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
+    return X509_check_host(SSL_CTX_get0_certificate(ssl_ctx), name, 0, how, NULL) == 1;
 }
 
 static const struct identity *find(const struct tls_ctx *c, const char *name)

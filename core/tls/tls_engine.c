@@ -65,7 +65,7 @@ static bool stash_put(struct stash *s, const void *p, size_t n)
     return !s->b.failed;
 }
 
-/* ---- the BIO ----------------------------------------------------------------------------------- */
+/* ---- the BIO --------------------------------------------------------------------------------- */
 
 static int bio_read(BIO *b, char *out, size_t cap, size_t *n)
 {
@@ -121,7 +121,7 @@ BIO_METHOD *tls_engine_bio_method(void)
     return NULL;
 }
 
-/* ---- life -------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 struct tls_peer *tls_engine_peer_of(SSL *ssl)
 {
@@ -185,7 +185,7 @@ void tls_engine_free(struct tls_engine *e)
     mem_free(e);
 }
 
-/* ---- errors ------------------------------------------------------------------------------------ */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 static const char *plain_words(int reason)
 {
@@ -241,7 +241,7 @@ static enum tls_result outcome(struct tls_engine *e, int ret)
     }
 }
 
-/* ---- wire side --------------------------------------------------------------------------------- */
+/* ---- wire side ------------------------------------------------------------------------------- */
 
 bool tls_engine_put_wire(struct tls_engine *e, struct str bytes)
 {
@@ -270,7 +270,7 @@ bool tls_engine_readable(const struct tls_engine *e)
     return stash_left(&e->in) > 0 || (e->up && SSL_has_pending(e->ssl) == 1);
 }
 
-/* ---- handshake --------------------------------------------------------------------------------- */
+/* ---- handshake ------------------------------------------------------------------------------- */
 
 /* Every certificate of the chain must be good for TLS in one of the two roles. */
 static bool purposes_ok(const struct tls_engine *e)
@@ -324,7 +324,7 @@ enum tls_result tls_engine_handshake(struct tls_engine *e)
     return TLS_OK;
 }
 
-/* ---- plain side -------------------------------------------------------------------------------- */
+/* ---- plain side ------------------------------------------------------------------------------ */
 
 enum tls_result tls_engine_read(struct tls_engine *e, char *out, size_t cap, size_t *n)
 {
@@ -360,7 +360,7 @@ void tls_engine_close_notify(struct tls_engine *e)
     ERR_clear_error();
 }
 
-/* ---- facts ------------------------------------------------------------------------------------- */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 size_t tls_engine_record(const struct tls_engine *e)
 {

@@ -24,8 +24,8 @@ struct tls_engine *tls_engine_new(struct tls_ctx *ctx, bool server, const char *
                                   const char *peer_name);
 void tls_engine_free(struct tls_engine *e);
 
-/* Copies. False: out of memory, or more than 64 KiB and a record wait unread; then the connection is
- * lost. */
+/* Copies. False: out of memory, or more than 64 KiB and a record wait unread; then the connection
+ * is lost. */
 bool tls_engine_put_wire(struct tls_engine *e, struct str bytes);
 /* Received bytes wait, so tls_engine_read may have something. */
 bool tls_engine_readable(const struct tls_engine *e);

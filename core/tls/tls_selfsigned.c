@@ -35,7 +35,8 @@ static bool set_alt_name(X509 *x, const char *domain)
     GENERAL_NAMES *names = GENERAL_NAMES_new();
     GENERAL_NAME *name = GENERAL_NAME_new();
     ASN1_IA5STRING *text = ASN1_IA5STRING_new();
-    bool ok = names != NULL && name != NULL && text != NULL && ASN1_STRING_set(text, domain, -1) == 1;
+    bool ok = names != NULL && name != NULL && text != NULL &&
+              ASN1_STRING_set(text, domain, -1) == 1;
     if (ok) {
         GENERAL_NAME_set0_value(name, GEN_DNS, text);
         text = NULL;

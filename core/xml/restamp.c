@@ -51,12 +51,13 @@ static void put_new(struct buf *b, const struct splice *s, size_t n)
             writer_attr(b, s[i].name, s[i].value);
 }
 
-/* The splice whose old value is next behind `at`; NULL: none. */
+/* The splice whose old value is next behind `at` (which is the closing quote of the one before, so
+ * that an empty value is not found twice); NULL: none. */
 static const struct splice *next_old(const struct splice *s, size_t n, const char *at)
 {
     const struct splice *best = NULL;
     for (size_t i = 0; i < n; i++)
-        if (s[i].old.p != NULL && s[i].old.p >= at && (best == NULL || s[i].old.p < best->old.p))
+        if (s[i].old.p != NULL && s[i].old.p > at && (best == NULL || s[i].old.p < best->old.p))
             best = &s[i];
     return best;
 }
@@ -94,11 +95,13 @@ struct serial {
     struct buf text; /* strings of decls */
     struct decl decl[DECLS_MAX];
     unsigned ndecls;
-    struct buf ns;            /* output namespaces of the open elements, one behind the other */
-    size_t ns_at[DEPTH_MAX];  /* where the one of each depth begins */
-    unsigned depth;           /* open elements; the stand-in for the stream counts */
-    unsigned chain;           /* down to which depth elements are in jabber:client */
-    bool tag_open;            /* '>' of the last start tag not written yet */
+    struct buf ns; /* default namespaces that were written and hold here, outer ones first */
+    struct {
+        size_t at, n;
+    } ns_of[DEPTH_MAX]; /* which one holds inside the open element of each depth */
+    unsigned depth;     /* open elements; the stand-in for the stream counts */
+    unsigned chain;     /* down to which depth elements are in jabber:client */
+    bool tag_open;      /* '>' of the last start tag not written yet */
     bool failed;
 };
 
@@ -223,19 +226,27 @@ static void put_stanza_attrs(struct serial *s, const XML_Char **atts)
         writer_attr(&s->out, "xml:lang", s->st->inherited_lang);
 }
 
-/* Notes and declares the element's namespace if it is not the one around it. */
+/* Declares the element's namespace if it is not the one around it. */
 static void put_ns(struct serial *s, unsigned level, struct str ns)
 {
-    size_t before = s->ns_at[level - 1], at = s->ns.len;
-    struct str outer = {s->ns.p + before, at - before};
-    bool same = str_eq(ns, outer);
-    s->ns_at[level] = at;
-    buf_str(&s->ns, ns);
-    if (same)
+    s->ns_of[level] = s->ns_of[level - 1];
+    struct str around = {s->ns.p + s->ns_of[level].at, s->ns_of[level].n};
+    if (str_is(ns, NS_XML) || str_eq(ns, around))
         return;
+    s->ns_of[level].at = s->ns.len;
+    s->ns_of[level].n = ns.n;
+    buf_str(&s->ns, ns);
     buf_puts(&s->out, " xmlns='");
     writer_value(&s->out, ns);
     buf_putc(&s->out, '\'');
+}
+
+/* The namespace of `xml:` must not be a default one: the only element name with a prefix. */
+static void put_name(struct serial *s, const struct xml_name *n)
+{
+    if (str_is(n->ns, NS_XML))
+        buf_puts(&s->out, "xml:");
+    buf_str(&s->out, n->local);
 }
 
 static void on_start(void *arg, const XML_Char *name, const XML_Char **atts)
@@ -253,7 +264,7 @@ static void on_start(void *arg, const XML_Char *name, const XML_Char **atts)
         s->chain = level;
     close_tag(s);
     buf_putc(&s->out, '<');
-    buf_str(&s->out, n.local);
+    put_name(s, &n);
     put_ns(s, level, translate(s, n.ns, s->chain == level));
     put_decls(s);
     if (level == 1)
@@ -275,13 +286,14 @@ static void on_end(void *arg, const XML_Char *name)
         buf_puts(&s->out, "/>");
         s->tag_open = false;
     } else {
+        struct xml_name n = xml_name_split(name);
         buf_puts(&s->out, "</");
-        buf_str(&s->out, xml_name_split(name).local);
+        put_name(s, &n);
         buf_putc(&s->out, '>');
     }
     if (s->chain == level)
         s->chain = level - 1;
-    s->ns.len = s->ns_at[level];
+    s->ns.len = s->ns_of[level - 1].at + s->ns_of[level - 1].n;
 }
 
 static void on_text(void *arg, const XML_Char *text, int n)
@@ -315,7 +327,9 @@ static bool run(struct serial *s, struct xml_heap *heap)
     XML_SetElementHandler(s->parser, on_start, on_end);
     XML_SetCharacterDataHandler(s->parser, on_text);
     XML_SetStartNamespaceDeclHandler(s->parser, on_ns);
-    buf_puts(&s->ns, content_name(s->target->content));
+    struct str content = str_c(content_name(s->target->content));
+    buf_str(&s->ns, content);
+    s->ns_of[0].n = content.n;
     return !s->ns.failed && feed_outer(s, heap) &&
            xml_parser_feed(heap, s->parser, s->st->span.s) == XML_STATUS_OK && !s->failed &&
            s->depth == 1 && s->out.len != 0;

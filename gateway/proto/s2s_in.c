@@ -87,6 +87,14 @@ static bool send_header(struct s2s_in *m, struct gw_actions *out, struct str fro
     return true;
 }
 
+static void send_error(struct gw_actions *out, const char *condition, const char *text)
+{
+    size_t begin = gw_send_begin(out);
+    stream_write_error(&out->text, condition, text);
+    gw_send_end(out, begin);
+    gw_log(out, LOG_NOTICE, "s2s.refused", KV_C("reason", condition), KV_C("msg", text));
+}
+
 /* A stream error ends the stream; when no header was sent yet, one is sent first (4.9.1.1). */
 static void refuse(struct s2s_in *m, struct gw_actions *out, const char *condition,
                    const char *text)
@@ -99,21 +107,24 @@ static void refuse(struct s2s_in *m, struct gw_actions *out, const char *conditi
         rest(m, out, END_NO_MEMORY, true);
         return;
     }
-    size_t begin = gw_send_begin(out);
-    stream_write_error(&out->text, condition, text);
-    gw_send_end(out, begin);
-    gw_log(out, LOG_NOTICE, "s2s.refused", KV_C("reason", condition), KV_C("msg", text));
+    send_error(out, condition, text);
     rest(m, out, END_STREAM_ERROR_SENT, false);
 }
 
-static void close_gracefully(struct s2s_in *m, struct gw_actions *out, enum end_reason reason)
+/* Our side of the stream ends now, by a closing tag or, with a condition, by a stream error; what
+ * the peer has under way is still delivered until its own closing tag or the deadline (4.4). */
+static void close_gracefully(struct s2s_in *m, struct gw_actions *out, enum end_reason reason,
+                             const char *condition, const char *text)
 {
     if (!set_state(m, S2S_IN_CLOSING)) {
         rest(m, out, reason, false);
         return;
     }
     m->reason = reason;
-    gw_send(out, STREAM_CLOSE_TAG);
+    if (condition != NULL)
+        send_error(out, condition, text);
+    else
+        gw_send(out, STREAM_CLOSE_TAG);
     gw_timer_clear(out, TIMER_SETUP);
     gw_timer_clear(out, TIMER_KEEPALIVE);
     gw_timer_clear(out, TIMER_ASKED);
@@ -522,7 +533,9 @@ static const char *stanza_refusal(const struct s2s_in *m, const struct gw_action
                                   const char **text)
 {
     struct str local = str_c(out->local.ascii), remote = str_c(out->remote.ascii);
-    if (!m->encrypted && policy_security(m->cfg, remote) == SECURITY_TLS_REQUIRED) {
+    /* While we close, the mode may be newer than what the peer has under way on a proven pair. */
+    if (!m->encrypted && m->state != S2S_IN_CLOSING &&
+        policy_security(m->cfg, remote) == SECURITY_TLS_REQUIRED) {
         *text = "TLS is required before any stanza";
         return "policy-violation";
     }
@@ -587,13 +600,13 @@ static void on_timer(struct s2s_in *m, const struct gw_event *ev, struct gw_acti
         break;
     case TIMER_ASKED:
         if (m->answered_verify && !authorised(m) && !request_open(m)) {
-            gw_log(out, LOG_INFO, "s2s.dialback-only", KV_C("dir", "in"));
-            close_gracefully(m, out, END_DIALBACK_ONLY);
+            gw_log(out, LOG_INFO, "s2s.dialback-only", KV_C("id", m->id));
+            close_gracefully(m, out, END_DIALBACK_ONLY, NULL, NULL);
         }
         break;
     case TIMER_KEEPALIVE:
         if (ev->now_ms - m->active_ms >= m->cfg->timeouts.idle) {
-            close_gracefully(m, out, END_IDLE);
+            close_gracefully(m, out, END_IDLE, NULL, NULL);
         } else {
             gw_send(out, " ");
             gw_timer_set(out, TIMER_KEEPALIVE, m->cfg->timeouts.keepalive);
@@ -626,7 +639,7 @@ static void on_policy(struct s2s_in *m, struct gw_actions *out)
         broken = broken || mode_broken(m, p->remote);
     }
     if (broken)
-        refuse(m, out, "reset", "the security mode has changed");
+        close_gracefully(m, out, END_DRAINED, "reset", "the security mode has changed");
 }
 
 static void on_xml_error(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
@@ -647,7 +660,7 @@ static void on_stream_close(struct s2s_in *m, struct gw_actions *out)
     }
     gw_send(out, STREAM_CLOSE_TAG);
     if (m->answered_verify && !authorised(m))
-        gw_log(out, LOG_INFO, "s2s.dialback-only", KV_C("dir", "in"));
+        gw_log(out, LOG_INFO, "s2s.dialback-only", KV_C("id", m->id));
     rest(m, out, m->answered_verify && !authorised(m) ? END_DIALBACK_ONLY : END_PEER_CLOSED, false);
 }
 
@@ -697,7 +710,7 @@ void s2s_in_step(struct s2s_in *m, const struct gw_event *ev, struct gw_actions 
         on_policy(m, out);
         break;
     case EV_DRAIN:
-        close_gracefully(m, out, END_DRAINED);
+        close_gracefully(m, out, END_DRAINED, NULL, NULL);
         break;
     case EV_LOST:
         rest(m, out, m->state == S2S_IN_CLOSING ? m->reason : END_LOST, true);

@@ -289,7 +289,7 @@ static bool serves_nobody(const struct s2s_out *m)
 static void close_when_done(struct s2s_out *m, struct gw_actions *out)
 {
     if (m->state == S2S_OUT_READY && serves_nobody(m)) {
-        gw_log(out, LOG_INFO, "s2s.dialback-only", KV_C("dir", "out"));
+        gw_log(out, LOG_INFO, "s2s.dialback-only", KV_C("id", m->id));
         close_gracefully(m, out, END_DIALBACK_ONLY);
     }
 }

@@ -57,6 +57,7 @@ struct remote {
     bool progressed;  /* and sent at least one stanza */
     unsigned failures, fruitless;
     uint64_t until; /* BACKOFF: its end; set-up: its deadline */
+    const char *penalty_condition; /* BACKOFF: what new stanzas are answered */
     struct span why; /* the step that failed last */
     struct span handed; /* the text handed out last: valid until the next call */
 };
@@ -151,11 +152,27 @@ static struct pair *find_pair(const struct remote *r, struct str local)
     return NULL;
 }
 
-static struct pair *get_pair(struct remote *r, struct str local)
+/* Makes room for another pair: the first one that nothing waits in and no penalty holds. */
+static bool evict_pair(struct remote *r, uint64_t now)
+{
+    LIST_FOREACH(&r->pairs, n, next)
+    {
+        struct pair *p = CONTAINER_OF(n, struct pair, node);
+        if (p->phase == PHASE_NONE && p->queue.items.first == NULL && p->retry_at <= now) {
+            free_pair(p);
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct pair *get_pair(struct remote *r, struct str local, uint64_t now)
 {
     struct pair *p = find_pair(r, local);
-    if (p != NULL || r->pairs.count >= r->settings->pairs_max)
+    if (p != NULL)
         return p;
+    if (r->pairs.count >= r->settings->pairs_max && !evict_pair(r, now))
+        return NULL;
     p = mem_zalloc(sizeof *p);
     if (p == NULL)
         return NULL;
@@ -222,6 +239,7 @@ static void back_off(struct remote *r, const char *condition, uint64_t now)
     }
     decide_all(r, VERDICT_NOT_FOUND);
     set_state(r, REMOTE_BACKOFF);
+    r->penalty_condition = condition;
     r->todo = false;
     r->until = now + penalty(r, r->failures++);
 }
@@ -318,8 +336,8 @@ struct remote_refusal remote_stanza(struct remote *r, struct str local, struct s
 {
     remote_tick(r, now);
     if (r->state == REMOTE_BACKOFF)
-        return (struct remote_refusal){"remote-server-timeout", r->why.s};
-    struct pair *p = get_pair(r, local);
+        return (struct remote_refusal){r->penalty_condition, r->why.s};
+    struct pair *p = get_pair(r, local, now);
     if (p != NULL && p->retry_at > now)
         return (struct remote_refusal){"remote-server-timeout", r->why.s};
     if (p == NULL || !outq_push(&p->queue, stanza, now))
@@ -329,11 +347,10 @@ struct remote_refusal remote_stanza(struct remote *r, struct str local, struct s
     return (struct remote_refusal){NULL, STR_NONE};
 }
 
-void remote_unsent(struct remote *r, struct str local, struct str stanza, uint64_t now)
+bool remote_unsent(struct remote *r, struct str local, struct str stanza, uint64_t now)
 {
-    struct pair *p = get_pair(r, local);
-    if (p != NULL)
-        outq_unshift(&p->queue, stanza, now);
+    struct pair *p = get_pair(r, local, now);
+    return p != NULL && outq_unshift(&p->queue, stanza, now);
 }
 
 void remote_sent(struct remote *r)

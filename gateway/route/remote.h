@@ -88,8 +88,8 @@ struct remote_refusal {
 struct remote_refusal remote_stanza(struct remote *r, struct str local, struct str stanza,
                                     uint64_t now);
 /* A stanza that was handed to a stream and of which no byte left: back to the head. Call it for the
- * last one first. */
-void remote_unsent(struct remote *r, struct str local, struct str stanza, uint64_t now);
+ * last one first. False: out of memory; the stanza is still the caller's to end. */
+bool remote_unsent(struct remote *r, struct str local, struct str stanza, uint64_t now);
 
 /* `origin` and `ticket` come back with the verdict. */
 void remote_ask(struct remote *r, const struct db_request *request, uint64_t origin,

@@ -1,4 +1,5 @@
-/* For the driver tests: a loop with a clock that can be moved, and connected sockets on loopback. */
+/* For the driver tests: a loop with a clock that can be moved, and connected sockets on
+ * loopback. */
 #ifndef TESTS_DRIVER_LOOPBACK_H
 #define TESTS_DRIVER_LOOPBACK_H
 
@@ -39,7 +40,7 @@ static inline void world_close(struct world *w)
 /* One turn of the loop, without waiting. */
 static inline void turn_once(struct world *w)
 {
-    uv_run(w->loop.uv, UV_RUN_NOWAIT);
+    loop_turn(&w->loop);
 }
 
 /* Turns the loop until the condition holds; fails after ten seconds. */

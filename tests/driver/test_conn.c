@@ -8,184 +8,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <openssl/ssl.h>
-#include <stdio.h>
+#include "tests/driver/side.h"
 
-#include "core/net/conn_priv.h"
-#include "tests/driver/loopback.h"
-
-#define HEADER                                                                                     \
-    "<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' "        \
-    "xmlns:db='jabber:server:dialback' from='a.lab' to='b.lab' version='1.0'>"
-#define STARTTLS "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
-#define PROCEED "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
-
-enum { NUMBERED = 365, FLIGHT = 3000 };
-
-/* ---- a recording holder ------------------------------------------------------------------------ */
-
-struct side {
-    struct conn *c;
-    struct buf log; /* one letter per event */
-    char text[256]; /* of the last LOST, TLS_FAILED or XML_ERROR */
-    size_t stanzas, sent, sent_bytes, drained;
-    unsigned long last_number;
-    bool in_order, closed;
-    void (*hook)(struct side *s, const struct gw_event *ev);
-    size_t *other; /* for hooks */
-    size_t noted;
-    struct tls_ctx *ctx;
-};
-
-static char letter(enum gw_ev kind)
-{
-    switch (kind) {
-    case EV_STREAM_OPEN: return 'O';
-    case EV_NONZA: return 'N';
-    case EV_STANZA: return 'S';
-    case EV_STREAM_CLOSE: return 'C';
-    case EV_XML_ERROR: return 'X';
-    case EV_TLS_UP: return 'T';
-    case EV_TLS_FAILED: return 'F';
-    case EV_LOST: return 'L';
-    default: return '?';
-    }
-}
-
-static void note_stanza(struct side *s, struct str id)
-{
-    s->stanzas++;
-    unsigned long n = 0;
-    for (size_t i = 0; i < id.n; i++)
-        n = n * 10 + (unsigned long)(id.p[i] - '0');
-    s->in_order = s->in_order && n == s->last_number + 1;
-    s->last_number = n;
-}
-
-static void on_event(struct conn *c, void *arg, const struct gw_event *ev)
-{
-    struct side *s = arg;
-    assert_ptr_equal(c, s->c);
-    assert_false(s->closed);
-    if (ev->kind == EV_STANZA)
-        note_stanza(s, ev->u.stanza->id);
-    else
-        buf_putc(&s->log, letter(ev->kind));
-    if (ev->kind == EV_LOST || ev->kind == EV_TLS_FAILED)
-        str_copy(s->text, sizeof s->text, ev->u.text);
-    if (ev->kind == EV_XML_ERROR)
-        snprintf(s->text, sizeof s->text, "%s: %s", ev->u.error.condition, ev->u.error.text);
-    if (s->hook != NULL)
-        s->hook(s, ev);
-}
-
-static void on_sent(struct conn *c, void *arg, size_t stanzas, size_t bytes)
-{
-    struct side *s = arg;
-    assert_ptr_equal(c, s->c);
-    s->sent += stanzas;
-    s->sent_bytes += bytes;
-}
-
-static void on_drained(struct conn *c, void *arg)
-{
-    (void)c;
-    ((struct side *)arg)->drained++;
-}
-
-static void on_closed(struct conn *c, void *arg)
-{
-    struct side *s = arg;
-    assert_ptr_equal(c, s->c);
-    assert_false(s->closed);
-    s->closed = true;
-    s->c = NULL;
-}
-
-static const struct conn_ops ops = {on_event, on_drained, on_sent, on_closed};
-static const struct conn_options plain_options = {
-    CONTENT_SERVER, &framer_limits_default, 100 * NUMBERED, 10 * NUMBERED};
-
-static void side_open(struct side *s, struct world *w, int fd)
-{
-    *s = (struct side){.log = BUF_INIT(4096), .in_order = true};
-    s->c = conn_new(&w->loop, loopback_tcp(w, fd), &plain_options, &ops, s);
-    assert_non_null(s->c);
-    conn_start(s->c);
-}
-
-static void side_end(struct side *s, struct world *w)
-{
-    if (s->c != NULL)
-        conn_close(s->c, true, 0);
-    SPIN_UNTIL(w, s->closed);
-    buf_free(&s->log);
-}
-
-static bool logged(const struct side *s, const char *letters)
-{
-    return str_is(buf_view(&s->log), letters);
-}
-
-/* Stanza number n, exactly NUMBERED bytes long. */
-static struct span numbered(unsigned n)
-{
-    struct chunk *k = chunk_new(NUMBERED + 1);
-    assert_non_null(k);
-    int head = snprintf(k->data, k->cap, "<message from='u@a.lab' to='v@b.lab' id='%06u'><body>", n);
-    const char *tail = "</body></message>";
-    memset(k->data + head, 'x', NUMBERED - (size_t)head - strlen(tail));
-    memcpy(k->data + NUMBERED - strlen(tail), tail, strlen(tail));
-    return (struct span){k, {k->data, NUMBERED}};
-}
-
-static void say(struct side *s, const char *text)
-{
-    conn_send(s->c, str_c(text));
-}
-
-static void say_numbered(struct side *s, unsigned from, unsigned to)
-{
-    for (unsigned n = from; n <= to; n++)
-        assert_true(conn_send_stanza(s->c, numbered(n)));
-}
-
-static void put(int fd, const char *text)
-{
-    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-}
-
-static void pair_open(struct world *w, struct side *a, struct side *b)
-{
-    int fd[2];
-    world_open(w);
-    loopback_pair(fd, 0);
-    side_open(a, w, fd[0]);
-    side_open(b, w, fd[1]);
-}
-
-/* The conn is `s`, the test holds the other end. */
-static int raw_open(struct world *w, struct side *s, int buffer)
-{
-    int fd[2];
-    world_open(w);
-    loopback_pair(fd, buffer);
-    side_open(s, w, fd[0]);
-    return fd[1];
-}
-
-static struct tls_ctx *ctx_for(const char *domain)
-{
-    struct buf errors = BUF_INIT(1024);
-    struct tls_identity id = {domain, NULL, NULL};
-    struct tls_settings s = {&id, 1, NULL, TLS1_2_VERSION};
-    struct tls_ctx *c = tls_ctx_new(&s, &errors);
-    assert_non_null(c);
-    buf_free(&errors);
-    return c;
-}
-
-/* ---- exchange ---------------------------------------------------------------------------------- */
+/* ---- exchange -------------------------------------------------------------------------------- */
 
 static void test_exchange(void **state)
 {
@@ -276,11 +101,11 @@ static void test_causes_of_loss(void **state)
     world_close(&w);
 }
 
-/* ---- STARTTLS ---------------------------------------------------------------------------------- */
+/* ---- STARTTLS -------------------------------------------------------------------------------- */
 
 static void server_hook(struct side *s, const struct gw_event *ev)
 {
-    if (ev->kind == EV_NONZA && nonza_is(ev->u.nonza, "urn:ietf:params:xml:ns:xmpp-tls", "starttls")) {
+    if (ev->kind == EV_NONZA && nonza_is(ev->u.nonza, NS_TLS, "starttls")) {
         say(s, PROCEED);
         conn_start_tls(s->c, s->ctx, true, "b.lab", NULL);
     } else if (ev->kind == EV_TLS_UP) {
@@ -291,7 +116,7 @@ static void server_hook(struct side *s, const struct gw_event *ev)
 
 static void client_hook(struct side *s, const struct gw_event *ev)
 {
-    if (ev->kind == EV_NONZA && nonza_is(ev->u.nonza, "urn:ietf:params:xml:ns:xmpp-tls", "proceed")) {
+    if (ev->kind == EV_NONZA && nonza_is(ev->u.nonza, NS_TLS, "proceed")) {
         conn_start_tls(s->c, s->ctx, false, "a.lab", "b.lab");
     } else if (ev->kind == EV_TLS_UP) {
         conn_reset_stream(s->c);
@@ -426,227 +251,7 @@ static void test_handshake_failures(void **state)
     tls_ctx_unref(ctx);
 }
 
-/* ---- what was sent and what was not ------------------------------------------------------------ */
-
-/* The test's end of a connection under TLS. */
-struct raw_tls {
-    int fd;
-    struct tls_engine *e;
-};
-
-static void raw_out(struct raw_tls *r)
-{
-    struct str w = tls_engine_wire(r->e);
-    ssize_t n = w.n > 0 ? write(r->fd, w.p, w.n) : 0;
-    if (n > 0)
-        tls_engine_wire_taken(r->e, (size_t)n);
-}
-
-static bool raw_shake(struct raw_tls *r)
-{
-    char b[4096];
-    enum tls_result res = tls_engine_handshake(r->e);
-    raw_out(r);
-    if (res == TLS_OK)
-        return true;
-    ssize_t n = read(r->fd, b, sizeof b);
-    if (n > 0)
-        assert_true(tls_engine_put_wire(r->e, (struct str){b, (size_t)n}));
-    return false;
-}
-
-/* Everything that ever arrives, deciphered when r->e is there; ends at end of file. */
-static void raw_drain(struct world *w, struct raw_tls *r, struct buf *out)
-{
-    char b[4096], plain[4096];
-    ssize_t n = -1;
-    uint64_t until = env_now(&env_system) + 10000;
-    while (n != 0 && env_now(&env_system) < until) {
-        size_t got;
-        n = read(r->fd, b, sizeof b);
-        turn_once(w);
-        if (n <= 0)
-            continue;
-        if (r->e == NULL) {
-            buf_put(out, b, (size_t)n);
-            continue;
-        }
-        assert_true(tls_engine_put_wire(r->e, (struct str){b, (size_t)n}));
-        while (tls_engine_read(r->e, plain, sizeof plain, &got) == TLS_OK)
-            buf_put(out, plain, got);
-    }
-    assert_int_equal(n, 0);
-    assert_false(out->failed);
-}
-
-static unsigned number_of(struct str stanza)
-{
-    const char *id = memmem(stanza.p, stanza.n, "id='", 4);
-    unsigned n = 0;
-    for (id += 4; *id != '\''; id++)
-        n = n * 10 + (unsigned)(*id - '0');
-    return n;
-}
-
-/* Takes everything back, closes, and compares with what the peer got. */
-static void check_unsent(struct world *w, struct side *s, struct raw_tls *r)
-{
-    unsigned first = 0, last = 0, taken = 0, cut = 0;
-    bool partial;
-    struct span back;
-    while (conn_unsent(s->c, &back, &partial)) {
-        unsigned n = number_of(back.s);
-        assert_true(taken == 0 || n == last + 1);
-        if (taken++ == 0)
-            first = n;
-        if (partial) {
-            assert_int_equal(cut, 0);
-            assert_int_equal(n, first);
-            cut = n;
-        }
-        last = n;
-        span_release(&back);
-    }
-    assert_int_equal(last, FLIGHT);
-    assert_int_equal(s->sent, first - 1);
-    conn_close(s->c, false, 5000);
-    struct buf got = BUF_INIT(4 << 20);
-    raw_drain(w, r, &got);
-    size_t whole = (size_t)(first - 1) * NUMBERED;
-    if (cut != 0)
-        assert_in_range(got.len, whole + 1, whole + NUMBERED - 1);
-    else
-        assert_int_equal(got.len, whole);
-    buf_free(&got);
-}
-
-static void test_unsent_in_clear(void **state)
-{
-    (void)state;
-    /* Different amounts that the peer reads before it stops make different cuts. */
-    for (size_t appetite = 0; appetite < 20000; appetite += 1931) {
-        struct world w;
-        struct side s;
-        struct raw_tls r = {raw_open(&w, &s, 4096), NULL};
-        say_numbered(&s, 1, FLIGHT);
-        SPIN_UNTIL(&w, s.c->waiting);
-        struct buf early = BUF_INIT(1 << 20);
-        char b[512];
-        while (early.len < appetite) {
-            ssize_t n = read(r.fd, b, sizeof b);
-            if (n > 0)
-                buf_put(&early, b, (size_t)n);
-            turn_once(&w);
-        }
-        SPIN_UNTIL(&w, s.c->waiting);
-        unsigned first = 0, cut = 0;
-        bool partial;
-        struct span back;
-        while (conn_unsent(s.c, &back, &partial)) {
-            if (first == 0)
-                first = number_of(back.s);
-            if (partial)
-                cut = number_of(back.s);
-            span_release(&back);
-        }
-        assert_int_equal(s.sent, first - 1);
-        assert_true(cut == 0 || cut == first);
-        assert_true(conn_bytes_out(s.c) < (uint64_t)FLIGHT * NUMBERED);
-        uint64_t out = conn_bytes_out(s.c);
-        conn_close(s.c, false, 5000);
-        raw_drain(&w, &r, &early);
-        assert_int_equal(early.len, out);
-        size_t whole = (size_t)(first - 1) * NUMBERED;
-        if (cut != 0)
-            assert_in_range(early.len, whole + 1, whole + NUMBERED - 1);
-        else
-            assert_int_equal(early.len, whole);
-        buf_free(&early);
-        close(r.fd);
-        side_end(&s, &w);
-        world_close(&w);
-    }
-}
-
-static void test_unsent_in_tls(void **state)
-{
-    (void)state;
-    struct tls_ctx *ctx = ctx_for("a.lab");
-    for (int i = 0; i < 6; i++) {
-        struct world w;
-        struct side s;
-        struct raw_tls r = {raw_open(&w, &s, 4096 + 1500 * i), NULL};
-        r.e = tls_engine_new(ctx, false, NULL, "a.lab");
-        conn_start_tls(s.c, ctx, true, "a.lab", NULL);
-        SPIN_UNTIL(&w, raw_shake(&r) && logged(&s, "T"));
-        say_numbered(&s, 1, FLIGHT);
-        SPIN_UNTIL(&w, s.c->waiting);
-        assert_true(conn_queued(s.c) > 0);
-        check_unsent(&w, &s, &r);
-        tls_engine_free(r.e);
-        close(r.fd);
-        side_end(&s, &w);
-        world_close(&w);
-    }
-    tls_ctx_unref(ctx);
-}
-
-static void test_unsent_before_the_first_byte(void **state)
-{
-    (void)state;
-    struct world w;
-    struct side s;
-    struct raw_tls r = {raw_open(&w, &s, 0), NULL};
-    say(&s, HEADER);
-    say_numbered(&s, 1, FLIGHT);
-    struct span back;
-    bool partial;
-    for (unsigned n = 1; n <= FLIGHT; n++) {
-        assert_true(conn_unsent(s.c, &back, &partial));
-        assert_false(partial);
-        assert_int_equal(number_of(back.s), n);
-        span_release(&back);
-    }
-    assert_false(conn_unsent(s.c, &back, &partial));
-    say(&s, "</stream:stream>"); /* the rest still goes out in good order */
-    conn_close(s.c, false, 5000);
-    struct buf got = BUF_INIT(4096);
-    raw_drain(&w, &r, &got);
-    assert_string_equal(got.p, HEADER "</stream:stream>");
-    buf_free(&got);
-    close(r.fd);
-    side_end(&s, &w);
-    world_close(&w);
-}
-
-static void test_unsent_after_reset(void **state)
-{
-    (void)state;
-    struct world w;
-    struct side s;
-    int fd = raw_open(&w, &s, 4096);
-    say_numbered(&s, 1, FLIGHT);
-    SPIN_UNTIL(&w, s.c->waiting);
-    struct linger hard = {1, 0};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
-    close(fd);
-    SPIN_UNTIL(&w, logged(&s, "L"));
-    assert_string_equal(s.text, "connection reset by peer");
-    struct span back;
-    size_t n = 0, cuts = 0;
-    bool partial;
-    while (conn_unsent(s.c, &back, &partial)) {
-        n++;
-        cuts += partial;
-        span_release(&back);
-    }
-    assert_int_equal(n + s.sent, FLIGHT);
-    assert_true(cuts <= 1);
-    side_end(&s, &w);
-    world_close(&w);
-}
-
-/* ---- fairness and back-pressure ---------------------------------------------------------------- */
+/* ---- fairness and back-pressure -------------------------------------------------------------- */
 
 static void note_flood(struct side *s, const struct gw_event *ev)
 {
@@ -781,7 +386,7 @@ static void test_relax(void **state)
     world_close(&w);
 }
 
-/* ---- endings ----------------------------------------------------------------------------------- */
+/* ---- endings --------------------------------------------------------------------------------- */
 
 static void abort_at_third(struct side *s, const struct gw_event *ev)
 {
@@ -803,7 +408,8 @@ static void linger_at_third(struct side *s, const struct gw_event *ev)
     }
 }
 
-static void close_from_callback(void (*hook)(struct side *, const struct gw_event *), const char *want)
+static void close_from_callback(void (*hook)(struct side *, const struct gw_event *),
+                                const char *want)
 {
     struct world w;
     struct side s;
@@ -812,7 +418,8 @@ static void close_from_callback(void (*hook)(struct side *, const struct gw_even
     char text[4096] = HEADER;
     size_t at = strlen(text);
     for (int i = 1; i <= 10; i++)
-        at += (size_t)snprintf(text + at, sizeof text - at, "<iq id='%d' type='get' from='a.lab' to='b.lab'/>", i);
+        at += (size_t)snprintf(text + at, sizeof text - at,
+                               "<iq id='%d' type='get' from='a.lab' to='b.lab'/>", i);
     put(r.fd, text);
     SPIN_UNTIL(&w, s.stanzas == 3);
     shutdown(r.fd, SHUT_WR);
@@ -923,10 +530,6 @@ int main(void)
         cmocka_unit_test(test_large_pieces_over_tls),
         cmocka_unit_test(test_clear_bytes_after_starttls),
         cmocka_unit_test(test_handshake_failures),
-        cmocka_unit_test(test_unsent_in_clear),
-        cmocka_unit_test(test_unsent_in_tls),
-        cmocka_unit_test(test_unsent_before_the_first_byte),
-        cmocka_unit_test(test_unsent_after_reset),
         cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_pause_and_resume),
         cmocka_unit_test(test_marks),

@@ -16,7 +16,7 @@
 #include "dns/resolver.h"
 #include "tests/fake/dns_packet.h"
 
-/* ---- the server ---- */
+/* ---- the server ------------------------------------------------------------------------------ */
 
 enum { SLOW_MS = 150, SLOTS = 8, LOG_MAX = 1 << 16 };
 
@@ -267,7 +267,7 @@ static void server_close(struct server *s)
     }
 }
 
-/* ---- the world of a test ---- */
+/* ---- the world of a test --------------------------------------------------------------------- */
 
 struct world {
     struct loop loop;
@@ -373,7 +373,7 @@ static bool logged(const struct world *w, const char *part)
     return w->lines.p != NULL && strstr(w->lines.p, part) != NULL;
 }
 
-/* ---- services ---- */
+/* ---- services -------------------------------------------------------------------------------- */
 
 static void test_srv(void **state)
 {
@@ -481,7 +481,7 @@ static void test_shared_question(void **state)
     world_close(&w);
 }
 
-/* ---- isolation ---- */
+/* ---- isolation ------------------------------------------------------------------------------- */
 
 static void test_silent_does_not_delay(void **state)
 {
@@ -546,7 +546,7 @@ static void test_nobody_there(void **state)
     world_close(&w);
 }
 
-/* ---- addresses ---- */
+/* ---- addresses ------------------------------------------------------------------------------- */
 
 static void test_addresses(void **state)
 {
@@ -605,7 +605,7 @@ static void test_literals(void **state)
     world_close(&w);
 }
 
-/* ---- cancel and close ---- */
+/* ---- cancel and close ------------------------------------------------------------------------ */
 
 static void test_cancel(void **state)
 {
@@ -717,7 +717,7 @@ static void test_close_in_flight(void **state)
         assert_int_equal(g[i].calls, 0);
 }
 
-/* ---- limits ---- */
+/* ---- limits ---------------------------------------------------------------------------------- */
 
 static void test_in_flight_limit(void **state)
 {

@@ -18,7 +18,7 @@
 
 enum { DAY = 24 * 60 * 60 };
 
-/* ---- certificates on disk ---------------------------------------------------------------------- */
+/* ---- certificates on disk -------------------------------------------------------------------- */
 
 struct issued {
     X509 *x;
@@ -119,9 +119,10 @@ static void files_remove(struct files *f)
     issued_free(&f->root);
 }
 
-/* ---- two engines ------------------------------------------------------------------------------- */
+/* ---- two engines ----------------------------------------------------------------------------- */
 
-static struct tls_ctx *make_ctx(const struct tls_identity *id, size_t n, const char *ca, int minimum)
+static struct tls_ctx *make_ctx(const struct tls_identity *id, size_t n, const char *ca,
+                                int minimum)
 {
     struct buf errors = BUF_INIT(4096);
     struct tls_settings s = {id, n, ca, minimum};
@@ -190,7 +191,7 @@ static void pass(struct tls_engine *from, struct tls_engine *to, struct str text
     assert_memory_equal(got, text.p, text.n);
 }
 
-/* ---- tests ------------------------------------------------------------------------------------- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 static void exchange(int minimum, const char *protocol, size_t step)
 {
