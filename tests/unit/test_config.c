@@ -25,8 +25,7 @@
 
 static char dir[64]; /* temporary folder with secrets and certificates */
 
-/* ---- help -------------------------------------------------------------------------------------
- */
+/* ---- help ------------------------------------------------------------------------------------ */
 
 static char *in_dir(const char *name)
 {
@@ -140,8 +139,7 @@ static void check_bad(const struct bad *cases, size_t n, bool router)
     }
 }
 
-/* ---- units ------------------------------------------------------------------------------------
- */
+/* ---- units ----------------------------------------------------------------------------------- */
 
 static void test_units(void **state)
 {
@@ -188,8 +186,7 @@ static void test_units(void **state)
     buf_free(&b);
 }
 
-/* ---- scanner ----------------------------------------------------------------------------------
- */
+/* ---- scanner --------------------------------------------------------------------------------- */
 
 static void test_scan(void **state)
 {
@@ -229,8 +226,7 @@ static void test_scan(void **state)
     }
 }
 
-/* ---- errors -----------------------------------------------------------------------------------
- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 static void test_syntax_errors(void **state)
 {
@@ -477,8 +473,7 @@ static void test_warnings(void **state)
     buf_free(&errors);
 }
 
-/* ---- good files -------------------------------------------------------------------------------
- */
+/* ---- good files ------------------------------------------------------------------------------ */
 
 static void test_defaults(void **state)
 {
@@ -615,8 +610,7 @@ static void test_missing(void **state)
     buf_free(&errors);
 }
 
-/* ---- include_dir ------------------------------------------------------------------------------
- */
+/* ---- include_dir ----------------------------------------------------------------------------- */
 
 static void test_include(void **state)
 {
@@ -678,8 +672,7 @@ static void test_include(void **state)
         remove_file(files[i]);
 }
 
-/* ---- router -----------------------------------------------------------------------------------
- */
+/* ---- router ---------------------------------------------------------------------------------- */
 
 #define EDGE                                                                                       \
     "{name=\"edge1\";role=\"gateway\";transport=\"accept\";component=\"edge.alpha.lab\";"          \
@@ -740,8 +733,7 @@ static void test_router(void **state)
     check_bad(cases, sizeof cases / sizeof cases[0], true);
 }
 
-/* ---- look-ups ---------------------------------------------------------------------------------
- */
+/* ---- look-ups -------------------------------------------------------------------------------- */
 
 static bool has_policy(const struct cfg_peer *p)
 {
@@ -862,8 +854,7 @@ static void test_many_peers(void **state)
     buf_free(&errors);
 }
 
-/* ---- differences ------------------------------------------------------------------------------
- */
+/* ---- differences ----------------------------------------------------------------------------- */
 
 static void note(void *arg, const struct config_change *c)
 {
@@ -962,8 +953,7 @@ static void test_diff_secrets(void **state)
     buf_free(&got);
 }
 
-/* ---- example files ----------------------------------------------------------------------------
- */
+/* ---- example files --------------------------------------------------------------------------- */
 
 static void read_file(const char *path, struct buf *out)
 {
@@ -1031,8 +1021,7 @@ static void test_examples(void **state)
     check_example(&router_schema, "config/sallyport-router.conf.example");
 }
 
-/* ---- allocation failures ----------------------------------------------------------------------
- */
+/* ---- allocation failures --------------------------------------------------------------------- */
 
 static const char everything[] =
     "include_dir = \"conf.d\";" BASE

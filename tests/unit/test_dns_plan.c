@@ -117,10 +117,10 @@ static void test_services(void **state)
     } row[] = {
         {pkt_good, DNS_OK, true, 2, "one.beta.lab", 3600000, ""},
         {pkt_zero_ttl, DNS_OK, true, 1, "two.beta.lab", 0, ""},
-        {pkt_dot, DNS_NONE, true, 0, NULL, 60000, "offers no XMPP federation (SRV target \".\")"},
+        {pkt_dot, DNS_NONE, true, 0, NULL, 30000, "offers no XMPP federation (SRV target \".\")"},
         {pkt_port_zero, DNS_FAILED, false, 0, NULL, 5000, "unusable answer for SRV"},
         {pkt_nxdomain, DNS_OK, false, 1, "beta.lab", 10000, ""},
-        {pkt_nxdomain_long, DNS_OK, false, 1, "beta.lab", 60000, ""},
+        {pkt_nxdomain_long, DNS_OK, false, 1, "beta.lab", 30000, ""},
         {pkt_nodata, DNS_OK, false, 1, "beta.lab", 30000, ""},
         {pkt_servfail, DNS_FAILED, false, 0, NULL, 5000,
          "could not resolve SRV " SRV_NAME ": SERVFAIL"},
