@@ -168,8 +168,8 @@ static void on_keepalive(struct link_client *m, uint64_t now, struct gw_actions 
 {
     bool ping = may_ping(m);
     if (ping && m->pinging && m->answers_pings && now >= m->ping_sent_ms + m->cfg.ping_answer_ms) {
-        gw_log(out, LOG_WARN, "link.ping.unanswered",
-               KV_SEC("after", now - m->ping_sent_ms), KV_SEC("silent", now - m->in_ms));
+        gw_log(out, LOG_WARN, "link.ping.unanswered", KV_SEC("after", now - m->ping_sent_ms),
+               KV_SEC("silent", now - m->in_ms));
         rest(m, out, END_LOST, true);
         return;
     }

@@ -22,14 +22,14 @@
     X(HEADER)    /* our header was sent, the peer's is due */                                      \
     X(HANDSHAKE) /* the digest was sent */                                                         \
     X(UP)                                                                                          \
-    X(CLOSING)   /* our closing tag was sent; what arrives is still delivered */                   \
+    X(CLOSING) /* our closing tag was sent; what arrives is still delivered */                     \
     X(RESTING)
 
 enum link_client_state {
 #define X(id) LINK_CLIENT_##id,
     LINK_CLIENT_STATES(X)
 #undef X
-    LINK_CLIENT_STATE_COUNT
+        LINK_CLIENT_STATE_COUNT
 };
 
 extern const machine_edges link_client_edges[LINK_CLIENT_STATE_COUNT];

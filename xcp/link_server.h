@@ -27,7 +27,7 @@ enum link_server_state {
 #define X(id) LINK_SERVER_##id,
     LINK_SERVER_STATES(X)
 #undef X
-    LINK_SERVER_STATE_COUNT
+        LINK_SERVER_STATE_COUNT
 };
 
 extern const machine_edges link_server_edges[LINK_SERVER_STATE_COUNT];

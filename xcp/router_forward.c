@@ -63,8 +63,7 @@ void router_progress(struct router_peer *p)
 /* A small stanza must not pin the large chunk that it was read into while it waits. */
 static struct span unpinned(struct span s, const struct router_peer *to)
 {
-    if (s.chunk == NULL || conn_queued(to->session.conn) < PINNED_MAX ||
-        s.chunk->cap < 2 * s.s.n)
+    if (s.chunk == NULL || conn_queued(to->session.conn) < PINNED_MAX || s.chunk->cap < 2 * s.s.n)
         return s;
     struct span copy = span_copy(s.s);
     if (copy.chunk == NULL)
@@ -168,9 +167,10 @@ static void log_refused(struct router_peer *from, const struct stanza *st, const
            KV_C("msg", why));
 }
 
-static void log_dropped(struct router_peer *p, const struct stanza *st, const char *why)
+static void log_fate(struct router_peer *p, const char *event, const struct stanza *st,
+                     const char *why)
 {
-    log_ev(&p->session.log, LOG_DEBUG, "stanza.dropped", KV_S("from", st->from), KV_S("to", st->to),
+    log_ev(&p->session.log, LOG_DEBUG, event, KV_S("from", st->from), KV_S("to", st->to),
            KV_S("type", st->type), KV_C("msg", why));
 }
 
@@ -202,11 +202,11 @@ static void deliver(struct router_peer *from, const struct stanza *st, struct st
         answer(from, bounce_answer(st, CONTENT_COMPONENT), false);
         break;
     case ROUTE_BOUNCE:
-        log_dropped(from, st, v.text);
+        log_fate(from, "stanza.bounced", st, v.text);
         bounce(from, st, v.type, v.condition, v.text);
         break;
     case ROUTE_DROP:
-        log_dropped(from, st, v.text);
+        log_fate(from, "stanza.dropped", st, v.text);
         c->dropped++;
         break;
     case ROUTE_REFUSE:
@@ -232,7 +232,7 @@ void router_take(struct router_peer *from, const struct gw_event *ev, const stru
         bounce(from, st, act->u.bounce.type, act->u.bounce.condition, act->u.bounce.text);
         break;
     default:
-        log_dropped(from, st, "the sender's address is not valid");
+        log_fate(from, "stanza.dropped", st, "the sender's address is not valid");
         c->dropped++;
         break;
     }

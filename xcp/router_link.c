@@ -67,8 +67,8 @@ static void dial(struct router_link *k)
     if (k->cfg->transport != TRANSPORT_DIAL || k->connect != NULL || k->dialled != NULL ||
         k->peer != NULL)
         return;
-    struct connect_options opt = {.targets = &to, .ntargets = 1,
-                                  .deadline_ms = r->snap->cfg->timeouts.connect};
+    struct connect_options opt = {
+        .targets = &to, .ntargets = 1, .deadline_ms = r->snap->cfg->timeouts.connect};
     if (endpoint_parse(str_c(k->cfg->address), &to))
         k->connect = connect_start(r->loop, &opt, on_connected, k);
     if (k->connect == NULL)
@@ -266,9 +266,8 @@ static void log_down(struct router_peer *p, enum end_reason reason, struct str t
            KV_S("msg", text.n ? text : STR_NONE), KV_I("in", c->in_stanzas - b->in_stanzas),
            KV_I("out", c->out_stanzas - b->out_stanzas),
            KV_I("in_bytes", c->in_bytes - b->in_bytes),
-           KV_I("out_bytes", c->out_bytes - b->out_bytes),
-           KV_I("bounced", c->bounced - b->bounced), KV_I("dropped", c->dropped - b->dropped),
-           KV_I("refused", c->refused - b->refused),
+           KV_I("out_bytes", c->out_bytes - b->out_bytes), KV_I("bounced", c->bounced - b->bounced),
+           KV_I("dropped", c->dropped - b->dropped), KV_I("refused", c->refused - b->refused),
            KV_SEC("duration", loop_now(p->router->loop) - p->opened_ms));
 }
 
@@ -332,8 +331,8 @@ static void on_closed(struct session *s)
 
 void router_peer_abort(struct router_peer *p, const char *why)
 {
-    struct gw_event ev = {.kind = EV_LOST, .now_ms = loop_now(p->router->loop),
-                          .u.text = str_c(why)};
+    struct gw_event ev = {
+        .kind = EV_LOST, .now_ms = loop_now(p->router->loop), .u.text = str_c(why)};
     session_event(&p->session, &ev);
 }
 
@@ -355,9 +354,11 @@ static void init_machine(struct router_peer *p)
         return;
     }
     const struct rcfg_link *k = p->link->cfg;
-    struct link_client_config c = {.component = str_c(k->component), .secret = str_c(k->secret),
+    struct link_client_config c = {.component = str_c(k->component),
+                                   .secret = str_c(k->secret),
                                    .ping_to = k->ndomains ? str_c(k->domains[0]) : STR_NONE,
-                                   .auth_ms = cfg->timeouts.auth, .close_ms = cfg->timeouts.close,
+                                   .auth_ms = cfg->timeouts.auth,
+                                   .close_ms = cfg->timeouts.close,
                                    .keepalive_ms = cfg->timeouts.keepalive};
     link_client_init(&p->machine.client, &c, r->loop->env);
 }
@@ -385,8 +386,7 @@ static void remote_address(const uv_tcp_t *tcp, char out[ENDPOINT_TEXT])
 
 static void init_session(struct router_peer *p)
 {
-    static const struct session_ops ops = {step,       on_act,  on_ended,
-                                           on_drained, on_sent, on_closed};
+    static const struct session_ops ops = {step, on_act, on_ended, on_drained, on_sent, on_closed};
     struct session *s = &p->session;
     s->ops = &ops;
     s->machine = p;
@@ -428,8 +428,8 @@ static bool start_peer(struct router *r, struct router_link *k, uv_tcp_t *tcp)
         return false;
     }
     size_t buffer = (size_t)p->snap->cfg->limits.buffer;
-    struct conn_options opt = {.content = CONTENT_COMPONENT, .high_mark = buffer,
-                               .low_mark = buffer / 4};
+    struct conn_options opt = {
+        .content = CONTENT_COMPONENT, .high_mark = buffer, .low_mark = buffer / 4};
     if (k != NULL)
         k->dialled = p;
     else

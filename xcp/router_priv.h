@@ -44,7 +44,7 @@ struct router_link {
     struct router_peer *dialled; /* dial: connected, not up yet */
     struct connect *connect;     /* dial: under way */
     struct timer retry;
-    uint64_t wait_ms; /* before the next attempt */
+    uint64_t wait_ms;  /* before the next attempt */
     uint64_t since_ms; /* of the present state, up or down */
     uint64_t ups;
     size_t npeers; /* that point to it */
@@ -59,8 +59,8 @@ struct router_peer {
     struct router_link *link; /* NULL: not proven yet, or its link is gone */
     struct router_snapshot *snap;
     bool dialling; /* the machine is the client's */
-    bool pending; /* counted in router.pending */
-    bool up;      /* it was attached to its link */
+    bool pending;  /* counted in router.pending */
+    bool up;       /* it was attached to its link */
     bool ended;
     union {
         struct link_client client;
@@ -99,7 +99,7 @@ void router_snapshot_unref(struct router_snapshot *s);
 
 /* router_link.c */
 struct router_link *router_link_new(struct router *r);
-void router_link_start(struct router_link *k); /* dials, when it is one to dial */
+void router_link_start(struct router_link *k);                 /* dials, when it is one to dial */
 void router_link_stop(struct router_link *k, const char *why); /* its peers end */
 /* After router_link_stop: it is freed with its last peer. */
 void router_link_remove(struct router_link *k);
@@ -111,9 +111,9 @@ void router_peer_abort(struct router_peer *p, const char *why);
 void router_take(struct router_peer *from, const struct gw_event *ev, const struct gw_action *act);
 /* What `p` has not sent goes to other links, or back to where it came from. */
 void router_take_back(struct router_peer *p);
-void router_unblock(struct router_peer *p);   /* those that wait for p go on */
-void router_leave(struct router_peer *p);     /* p waits for nobody any more */
-void router_progress(struct router_peer *p);  /* its peer reads */
+void router_unblock(struct router_peer *p);  /* those that wait for p go on */
+void router_leave(struct router_peer *p);    /* p waits for nobody any more */
+void router_progress(struct router_peer *p); /* its peer reads */
 
 /* router.c */
 void router_peer_gone(struct router *r); /* the last one may have gone */

@@ -16,8 +16,11 @@ import labnet  # noqa: E402
 from labnet import Lab, Net  # noqa: E402
 
 
+RUN_DIR = Path(os.environ.get("SALLYPORT_INTEG_DIR", labnet.ROOT / "build" / "integ"))
+
+
 def new_lab(name):
-    return Lab(labnet.Path(os.environ.get("SALLYPORT_INTEG_DIR", labnet.ROOT / "build" / "integ")) / name)
+    return Lab(RUN_DIR / name)
 
 
 @pytest.fixture(scope="module")

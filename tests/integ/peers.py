@@ -44,7 +44,8 @@ class XmlStream:
     def __init__(self, sock, content=SERVER):
         self.sock, self.content = sock, content
         self.buffer, self.head, self.attrs = b"", b"", {}
-        self.raw = b""  # everything read in clear
+        self.raw = b""  # everything read, decrypted
+        self.closed_properly = False
 
     def send(self, text):
         self.sock.sendall(text if isinstance(text, bytes) else text.encode())
@@ -111,6 +112,7 @@ class XmlStream:
         while (element := self._cut()) is None:
             self._more(end)
         if not element:
+            self.closed_properly = True
             return None
         name = re.match(rb"<([^\s>]+)", self.head).group(1)
         return ET.fromstring(self.head + element + b"</" + name + b">")[0]

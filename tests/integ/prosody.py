@@ -67,7 +67,8 @@ class Client:
         s.open(None, domain)
         s.read_header()
         s.expect(FEATURES)
-        s.send(f"<iq type='set' id='bind'><bind xmlns='{BIND}'><resource>lab</resource></bind></iq>")
+        s.send(f"<iq type='set' id='bind'><bind xmlns='{BIND}'><resource>lab</resource></bind>"
+               "</iq>")
         s.expect(f"{{{CLIENT}}}iq")
         s.send("<presence/>")
         self.stanzas, self.arrived = [], threading.Condition()

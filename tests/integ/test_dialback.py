@@ -24,9 +24,9 @@ def world(lab):
     us = Inside(lab, mode="tls-optional", dialback_timeout="2s",
                 peers=[{"domain": "*.lab", "policy": "allow"},
                        {"domain": "enemy.lab", "policy": "deny"}])
-    yield us, servers
     for s in servers.values():
-        s.close()
+        lab.at_end(s)
+    return us, servers
 
 
 @pytest.fixture

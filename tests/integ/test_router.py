@@ -18,7 +18,7 @@ class Pair:
     def __init__(self, lab):
         lab.dns({"alpha.lab": [(Net.ALPHA, labnet.S2S, 10), (SECOND, labnet.S2S, 20)],
                  "raw.lab": [(RAW, labnet.S2S, 10)]})
-        self.raw = RemoteServer(lab.ip(RAW), "raw.lab")
+        self.raw = lab.at_end(RemoteServer(lab.ip(RAW), "raw.lab"))
         self.router = lab.router("router", Net.ALPHA_LINK, "alpha.lab", gateways=2)
         self.user = lab.user("user", Net.ALPHA_LINK, "alpha.lab", "romeo")
         self.user.wait_connected()
@@ -40,9 +40,7 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair(lab):
-    p = Pair(lab)
-    yield p
-    p.raw.close()
+    return Pair(lab)
 
 
 def test_a_sender_stays_on_one_gateway(pair):
@@ -109,14 +107,13 @@ def test_gateway_that_returns_is_used_again(pair, lab):
 def single(fresh_lab):
     lab = fresh_lab
     lab.dns({"alpha.lab": [(Net.ALPHA, labnet.S2S, 10)], "raw.lab": [(RAW, labnet.S2S, 10)]})
-    raw = RemoteServer(lab.ip(RAW), "raw.lab")
+    raw = lab.at_end(RemoteServer(lab.ip(RAW), "raw.lab"))
     router = lab.router("router", Net.ALPHA_LINK, "alpha.lab")
     user = lab.user("user", Net.ALPHA_LINK, "alpha.lab", "romeo")
     user.wait_connected()
     gateway = lab.gateway("gateway", "alpha.lab", Net.ALPHA, Net.ALPHA_LINK, mode="no-tls",
                           peers=ALLOW_ALL, limits={"hold_time": "4s"})
-    yield lab, raw, router, user, gateway
-    raw.close()
+    return lab, raw, router, user, gateway
 
 
 def test_link_cut_and_restored(single):

@@ -1,5 +1,5 @@
-"""Remote domains that cannot be reached or stop answering: every stanza comes back to its sender, in
-bounded time, with a condition and a sentence that names the step that failed."""
+"""Remote domains that cannot be reached or stop answering: every stanza comes back to its sender,
+in bounded time, with a condition and a sentence that names the step that failed."""
 import re
 import socket
 import ssl
@@ -10,15 +10,17 @@ import labnet
 import pytest
 from conftest import ALLOW_ALL, SHORT, Inside
 from labnet import Net
-from peers import STALLS, RemoteServer, XmlStream, dial
+from peers import STALLS, RemoteServer, dial, message
 
 BOUND = 9.0  # of everything below: the sum of the configured times, with room for a slow machine
 STALL = {name: 41 + i for i, name in enumerate(STALLS)}
-PLAIN, TLS_ONLY, REFUSED, FALLBACK, FAILURE = 50, 51, 52, 53, 54
+PLAIN, TLS_ONLY, REFUSED, FALLBACK, FAILURE, ODD_DNS = 60, 61, 62, 63, 64, 54
 
 
 class OddDns:
     """Names that begin with a word of their own get an odd answer; the rest asks dnsmasq."""
+
+    ODD = ((b"servfail", 2), (b"refused-dns", 5), (b"silent", None))
 
     def __init__(self, address, upstream):
         self.upstream = upstream
@@ -33,8 +35,7 @@ class OddDns:
             except OSError:
                 return
             name = query[12:].lower()
-            rcode = next((r for word, r in ((b"servfail", 2), (b"refused-dns", 5), (b"silent", None))
-                          if word in name), -1)
+            rcode = next((r for word, r in self.ODD if word in name), -1)
             if rcode == -1:
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as up:
                     up.settimeout(5)
@@ -65,19 +66,17 @@ def world(lab):
         "second.lab": [(REFUSED, labnet.S2S, 10), (FALLBACK, labnet.S2S, 20)],
     })
     lab.dns(services)
-    odd = OddDns(lab.ip(54 + 100), (lab.ip(Net.DNS), labnet.DNS_PORT))
+    lab.at_end(OddDns(lab.ip(ODD_DNS), (lab.ip(Net.DNS), labnet.DNS_PORT)))
     servers = {n: RemoteServer(lab.ip(h), f"stall-{n}.lab", stall=n) for n, h in STALL.items()}
     servers["plain"] = RemoteServer(lab.ip(PLAIN), "plain.lab")
     servers["second"] = RemoteServer(lab.ip(FALLBACK), "second.lab")
     servers["tls"] = RemoteServer(lab.ip(TLS_ONLY), "tls.lab", tls="required",
                                   context=server_context(lab, "tls.lab"))
-    us = Inside(lab, mode="tls-optional", timeouts=SHORT, dns_timeout="1500ms",
-                dns=[f"{lab.ip(154)}:{labnet.DNS_PORT}"], peers=ALLOW_ALL + [
-                    {"domain": "strict.lab", "policy": "allow"}])
-    yield us, servers
     for s in servers.values():
-        s.close()
-    odd.close()
+        lab.at_end(s)
+    us = Inside(lab, mode="tls-optional", timeouts=SHORT, dns_timeout="1500ms",
+                dns=[f"{lab.ip(ODD_DNS)}:{labnet.DNS_PORT}"], peers=ALLOW_ALL)
+    return us, servers
 
 
 @pytest.fixture
@@ -97,7 +96,10 @@ def bounced(us, to, ident, condition, words):
 @pytest.mark.parametrize("domain", ["nx-domain.lab", "servfail.lab", "refused-dns.lab",
                                     "silent.lab", "absent-service.lab"])
 def test_dns(us, domain):
-    bounced(us, f"j@{domain}", f"dns-{domain}", "remote-server-not-found", r"\bDNS\b")
+    bounced(us, f"j@{domain}", f"dns-{domain}", "remote-server-not-found", r"\b(DNS|SRV)\b")
+    # The back-off that follows keeps the cause.
+    us.user.message(f"j@{domain}", f"again-{domain}", "?")
+    assert us.bounce(f"again-{domain}", 1.0)[0] == "remote-server-not-found"
 
 
 def test_dns_trouble_of_one_name_does_not_delay_another(us, world):
@@ -232,10 +234,9 @@ def test_starttls_refused(strict, lab):
             super()._greet(s, secure)
             self.tls = None  # so that <starttls/> is answered with <failure/>
 
-    server = Refusing(lab.ip(FAILURE), "failure.lab")
+    server = lab.at_end(Refusing(lab.ip(FAILURE), "failure.lab"))
     bounced(strict, "j@failure.lab", "tls-failure", "remote-server-timeout", r"TLS")
     assert all(b"anybody" not in s.raw for _, s in server.streams)
-    server.close()
 
 
 def test_tls_peer_is_served(strict, world):
@@ -256,7 +257,7 @@ def test_incoming_dialback_in_clear_is_refused(strict):
 
 def test_incoming_stanza_in_clear_ends_the_stream(strict):
     s = dial(strict.address, "plain.lab", "alpha.lab")
-    s.send("<message from='a@plain.lab' to='romeo@alpha.lab' id='in-clear'><body>x</body></message>")
+    s.send(message("a@plain.lab", "romeo@alpha.lab", "in-clear"))
     assert s.read_error() in ("policy-violation", "not-authorized")
     assert strict.user.seen(id="in-clear") == []
     s.close()
@@ -275,4 +276,3 @@ def test_no_tls_towards_a_peer_that_requires_it(world):
     assert s.read().tag == "{urn:ietf:params:xml:ns:xmpp-tls}failure"
     s.expect_end()
     s.close()
-    assert isinstance(s, XmlStream)

@@ -22,6 +22,7 @@ import labnet  # noqa: E402
 from labnet import LabError, Net, Site, relative, wait_for  # noqa: E402
 
 SAMPLES = 20
+DEFAULT_DIR = str(labnet.ROOT / "build" / "lab")
 # The first admits no stream in clear, the second none with TLS: no stream lives through both.
 SWEEP = ("tls-required", "no-tls")
 
@@ -45,7 +46,7 @@ class Row:
 
 
 def send_message(row, number):
-    """One message; milliseconds from the command to its arrival, by the clock that both users share."""
+    """One message; milliseconds from the command to its arrival, by the clock of both users."""
     token = f"lab-{row.mode}-{row.sender.domain}-{number}-{os.urandom(4).hex()}"
     row.tokens.append(token)
     sender, receiver = row.sender.user, row.receiver.user
@@ -120,7 +121,7 @@ def judge_wire(row, conversations):
 
 
 def change_mode(sites, mode):
-    """As an operator does it: edit both files, SIGHUP; returns when both gateways have logged it."""
+    """As an operator does it: edit both files, SIGHUP; returns when both have logged it."""
     since = [(s.gateway, s.gateway.set_mode(mode)) for s in sites if s.gateway.mode() != mode]
     for gateway, offset in since:
         gateway.wait_log(labnet.LOG_MODE_CHANGED, offset)
@@ -173,8 +174,8 @@ def print_table(rows):
         print("  ".join(text.ljust(w) for text, w in zip(line, widths)).rstrip())
         if i == 0:
             print("  ".join("-" * w for w in widths))
-    print("\nfirst ms: one message right after the reload: DNS, TCP, TLS and dialback both ways are "
-          f"in it.\nestablished ms: median of {SAMPLES} messages on the stream that then stands. "
+    print("\nfirst ms: one message right after the reload, with DNS, TCP, TLS and dialback both "
+          f"ways.\nestablished ms: median of {SAMPLES} messages on the stream that then stands. "
           "wire: read from the packets.")
 
 
@@ -229,8 +230,13 @@ def read_pids(lab_dir):
     return [(name, int(pid), begun) for name, pid, begun in entries]
 
 
+def is_up(lab_dir):
+    return (Path(lab_dir) / "pids").exists() and any(
+        start_time(pid) == begun for _, pid, begun in read_pids(lab_dir))
+
+
 def command_up(args):
-    if (Path(args.dir) / "pids").exists():
+    if is_up(args.dir):
         raise LabError("a lab is already up; 'lab.py down' ends it")
     lab = labnet.Lab(args.dir, detach=True)
     try:
@@ -245,7 +251,7 @@ def command_up(args):
         raise
     lab.net.close()
     here = relative(lab.dir)
-    this = relative(__file__)
+    this = relative(__file__) + ("" if args.dir == DEFAULT_DIR else f" --dir {here}")
     print(f"""alpha.lab and beta.lab are up on {lab.net.block}, security_mode = tls-required.
 
 A message from Romeo to Juliet, and what Juliet got:
@@ -308,7 +314,7 @@ def command_down(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dir", default=str(labnet.ROOT / "build" / "lab"))
+    parser.add_argument("--dir", default=DEFAULT_DIR)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("run", "up", "down"):
         commands.add_parser(name)
@@ -316,7 +322,7 @@ def main():
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        if args.command == "run" and (Path(args.dir) / "pids").exists():
+        if args.command == "run" and is_up(args.dir):
             command_down(args)
         return globals()[f"command_{args.command}"](args)
     except LabError as e:

@@ -230,8 +230,8 @@ static void connection_dial(struct lab_user *u)
 }
 
 /* The trap: Debian's expat delays an element whose last bytes come alone until more follows, and
- * libstrophe keeps its parser to itself. The linker lets these two definitions win over expat's; they
- * do the same and switch the delay off, which a reset switches on again. */
+ * libstrophe keeps its parser to itself. The linker lets these two definitions win over expat's;
+ * they do the same and switch the delay off, which a reset switches on again. */
 struct XML_ParserStruct;
 struct XML_ParserStruct *XML_ParserCreate_MM(const char *encoding, const void *memory,
                                              const char *separator);

@@ -1,4 +1,4 @@
-"""The pieces of a federation laboratory on loopback addresses, for lab.py and the integration tests.
+"""The pieces of a federation laboratory on loopback addresses, for lab.py and tests/integ.
 
 A `Lab` owns a run directory, a block of addresses 127.17.N.0/24 that no other running lab uses, and
 every process started in it. Nothing here waits for a time to pass: `wait_for` polls a condition and
@@ -29,7 +29,7 @@ PR_SET_PDEATHSIG = 1
 
 # What the programs log; the only names of events that the lab depends on.
 LOG_MODE_CHANGED = r"config\.changed\b.*\bkey=security_mode\b"
-LOG_LINK_UP = r"\blink\.(ready|up|open|joined)\b"
+LOG_LINK_UP = r"\blink\.up\b"
 
 
 class LabError(Exception):
@@ -288,12 +288,11 @@ class LabUser(Proc):
 class Gateway(Proc):
     """A sallyport process and its configuration file."""
 
-    def __init__(self, name, conf, log, listen=None, detach=False, check=True):
+    def __init__(self, name, conf, log, listen, detach=False):
         self.conf = Path(conf)
         argv = [program("sallyport"), "-c", conf] + root_option()
         super().__init__(name, argv, log, detach=detach)
-        if check and listen:
-            self.wait_listening(*listen)
+        self.wait_listening(*listen)
 
     def edit(self, pattern, replacement):
         """Edits the configuration file as an operator would; the pattern must occur once."""
@@ -384,7 +383,7 @@ class Lab:
     def __init__(self, run_dir, detach=False):
         self.dir = Path(run_dir).resolve()
         self.detach = detach
-        self.procs, self.captures = [], []
+        self.procs, self.captures, self.others = [], [], []
         shutil.rmtree(self.dir, ignore_errors=True)
         for sub in ("logs", "conf", "pki", "capture"):
             (self.dir / sub).mkdir(parents=True)
@@ -401,6 +400,8 @@ class Lab:
             c.stop(wait=False)
         for p in reversed(self.procs):
             p.stop()
+        for o in self.others:
+            o.close()
         self.procs.clear()
         self.net.close()
 
@@ -427,6 +428,11 @@ class Lab:
         """This process ends with the lab."""
         self.procs.append(proc)
         return proc
+
+    def at_end(self, thing):
+        """thing.close() is called when the lab ends."""
+        self.others.append(thing)
+        return thing
 
     def spawn(self, name, argv, **kw):
         return self.adopt(Proc(name, argv, self.log(name), self.detach, **kw))
@@ -490,16 +496,17 @@ class Lab:
     def dns_server(self):
         return f"{self.ip(Net.DNS)}:{DNS_PORT}"
 
-    def router(self, name, host, domain, gateways=1, detach_name=None, extra_links=(), **kw):
+    def router(self, name, host, domain, gateways=1, **kw):
         """A router for `gateways` gateways and the server of one domain."""
         listen = f"{self.ip(host)}:{LINK}"
+        secret = self.secret(f"{domain}-edge")
         links = [{"name": f"edge{i + 1}", "role": "gateway", "transport": "accept",
-                  "component": f"edge{i + 1}.{domain}", "secret_file": self.secret(f"{domain}-edge")}
+                  "component": f"edge{i + 1}.{domain}", "secret_file": secret}
                  for i in range(gateways)]
         links.append({"name": "im", "role": "server", "transport": "accept", "component": domain,
                       "domains": [domain], "secret_file": self.secret(f"{domain}-im")})
         conf = self.conf(f"{name}.conf",
-                         router_conf(listen=[listen], links=links + list(extra_links), **kw))
+                         router_conf(listen=[listen], links=links, **kw))
         return self.start_router(name, conf, host)
 
     def start_router(self, name, conf, host):
@@ -537,8 +544,8 @@ class Lab:
         gw.wait_log(LOG_LINK_UP)
         return gw
 
-    def start_gateway(self, name, conf, host, check=True):
-        gw = Gateway(name, conf, self.log(name), (self.ip(host), S2S), self.detach, check)
+    def start_gateway(self, name, conf, host):
+        gw = Gateway(name, conf, self.log(name), (self.ip(host), S2S), self.detach)
         return self.adopt(gw)
 
     def capture(self, name):

@@ -42,8 +42,8 @@ static void test_allowed(void **state)
         {STANZA_IQ, "GET", "a@b", false},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        struct stanza st = {.kind = rows[i].kind, .type = str_c(rows[i].type),
-                            .from = str_c(rows[i].from)};
+        struct stanza st = {
+            .kind = rows[i].kind, .type = str_c(rows[i].type), .from = str_c(rows[i].from)};
         if (bounce_allowed(&st) != rows[i].allowed)
             fail_msg("row %zu", i);
     }
@@ -52,8 +52,11 @@ static void test_allowed(void **state)
 static void test_text(void **state)
 {
     (void)state;
-    struct stanza st = {.kind = STANZA_IQ, .type = STR("get"), .id = STR("i1"),
-                        .from = STR("a@b/c"), .to = STR("d@e")};
+    struct stanza st = {.kind = STANZA_IQ,
+                        .type = STR("get"),
+                        .id = STR("i1"),
+                        .from = STR("a@b/c"),
+                        .to = STR("d@e")};
     struct span s = bounce_stanza(&st, CONTENT_COMPONENT, "wait", "remote-server-timeout", "a & b");
     assert_non_null(s.chunk);
     static const char want[] =
@@ -72,20 +75,20 @@ static void test_parsed_back(void **state)
 {
     (void)state;
     static const char *const values[] = {
-        "plain", "a'b\"c", "<&>", "tab\tlf\ncr\r", "\xC3\xA4\xE2\x82\xAC", "]]>", " lead and trail ",
-        "&amp;"};
+        "plain", "a'b\"c",           "<&>",  "tab\tlf\ncr\r", "\xC3\xA4\xE2\x82\xAC",
+        "]]>",   " lead and trail ", "&amp;"};
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
         char from[128], to[128];
         snprintf(from, sizeof from, "a@b.lab/%s", values[i]);
         snprintf(to, sizeof to, "c@d.lab/%s", values[i]);
-        struct stanza st = {.kind = STANZA_MESSAGE, .id = str_c(values[i]), .from = str_c(from),
-                            .to = str_c(to)};
+        struct stanza st = {
+            .kind = STANZA_MESSAGE, .id = str_c(values[i]), .from = str_c(from), .to = str_c(to)};
         struct span s = bounce_stanza(&st, CONTENT_SERVER, "cancel", "item-not-found", values[i]);
         assert_non_null(s.chunk);
         struct framer *f = framer_new(CONTENT_SERVER, &framer_limits_default);
         struct framer_event ev;
-        assert_true(framer_feed(f, STR("<stream:stream xmlns='" NS_SERVER "' xmlns:stream='"
-                                       NS_STREAM "' version='1.0'>")));
+        assert_true(framer_feed(f, STR("<stream:stream xmlns='" NS_SERVER
+                                       "' xmlns:stream='" NS_STREAM "' version='1.0'>")));
         assert_int_equal(framer_next(f, &ev), FRAMER_EVENT);
         assert_true(framer_feed(f, s.s));
         assert_int_equal(framer_next(f, &ev), FRAMER_EVENT);
@@ -103,8 +106,11 @@ static void test_parsed_back(void **state)
 
 static struct stanza own_iq(const char *type, const char *text)
 {
-    return (struct stanza){.kind = STANZA_IQ, .type = str_c(type), .id = STR("q"),
-                           .from = STR("alpha.lab"), .to = STR("edge.lab"),
+    return (struct stanza){.kind = STANZA_IQ,
+                           .type = str_c(type),
+                           .id = STR("q"),
+                           .from = STR("alpha.lab"),
+                           .to = STR("edge.lab"),
                            .span = {NULL, str_c(text)}};
 }
 

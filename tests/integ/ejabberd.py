@@ -1,0 +1,121 @@
+"""A real ejabberd as the remote server.
+
+It takes DNS from the lab alone: an inetrc file names the lab's resolver, and `-eval` keeps the
+Erlang virtual machine from asking the C library for addresses. It runs as its own user, as Debian's
+start script demands, with an epmd of its own on the lab's address; that daemon outlives its node and
+is ended here by its process id.
+"""
+import os
+import pwd
+import shutil
+import signal
+from pathlib import Path
+
+import labnet
+from labnet import C2S, DNS_PORT, S2S, Net, tool, wait_for
+
+HOST, EPMD_PORT = 32, 4369
+STARTTLS = {"no-tls": "false", "tls-optional": "optional", "tls-required": "required"}
+
+
+def installed():
+    return shutil.which("ejabberdctl", path=os.environ.get("PATH", "") + ":/usr/sbin")
+
+
+def _tuple(address):
+    return "{" + address.replace(".", ",") + "}"
+
+
+def _own(path):
+    """ejabberd's user must read and write below `path`, and pass through its parents."""
+    user = pwd.getpwnam("ejabberd")
+    for p in [path, *path.rglob("*")]:
+        os.chown(p, user.pw_uid, user.pw_gid)
+
+
+def _home(lab, name):
+    """A directory that the user ejabberd can reach whoever owns the lab's; removed at the end."""
+    home = Path("/tmp") / f"sallyport-{name}-{lab.net.n}-{os.getpid()}"
+    shutil.rmtree(home, ignore_errors=True)
+    for sub in ("log", "spool"):
+        (home / sub).mkdir(parents=True)
+    return home
+
+
+class _Ejabberd:
+    """What must be ended besides the process that was started."""
+
+    def __init__(self, home, address):
+        self.home, self.address = home, address
+
+    def pids(self):
+        """The processes that carry our address for epmd in their environment."""
+        mark = f"ERL_EPMD_ADDRESS={self.address}".encode()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                        yield int(entry.name)
+                except OSError:
+                    continue
+
+    def close(self):
+        for sig in (signal.SIGTERM, signal.SIGKILL):
+            for pid in list(self.pids()):
+                try:
+                    os.kill(pid, sig)
+                except ProcessLookupError:
+                    continue
+            try:
+                wait_for(lambda: not list(self.pids()), 5, "ejabberd and its epmd to end")
+                break
+            except labnet.Timeout:
+                continue
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def start(lab, domain="ejabberd.lab", host=HOST, mode="tls-optional", name="ejabberd"):
+    """Returns the process once it listens; whoever logs in is registered by Client.register."""
+    ip, home = lab.ip(host), _home(lab, name)
+    cert, key = lab.certificate(domain)
+    (home / "both.pem").write_bytes(cert.read_bytes() + key.read_bytes())
+    (home / "ca.pem").write_bytes(lab.ca.read_bytes())
+    (home / "inetrc").write_text(
+        f"{{nameserver, {_tuple(lab.ip(Net.DNS))}, {DNS_PORT}}}.\n"
+        "{lookup, [file, dns]}.\n{resolv_conf, \"\"}.\n{hosts_file, \"\"}.\n"
+        "{edns, false}.\n{cache_size, 0}.\n")
+    (home / "ejabberd.yml").write_text(f'''
+loglevel: debug
+hosts: ["{domain}"]
+certfiles: ["{home}/both.pem"]
+ca_file: "{home}/ca.pem"
+s2s_use_starttls: {STARTTLS[mode]}
+s2s_access: all
+outgoing_s2s_families: [ipv4]
+auth_method: internal
+registration_timeout: infinity
+listen:
+  - {{port: {C2S}, ip: "{ip}", module: ejabberd_c2s, access: all, starttls: false}}
+  - {{port: {S2S}, ip: "{ip}", module: ejabberd_s2s_in}}
+modules:
+  mod_disco: {{}}
+  mod_ping: {{}}
+  mod_register: {{ip_access: all, access: all, welcome_message: {{}}}}
+  mod_roster: {{}}
+  mod_s2s_dialback: {{}}
+''')
+    (home / "ejabberdctl.cfg").write_text(
+        f"INET_DIST_INTERFACE={ip}\n"
+        "ERL_OPTIONS='-kernel logger_level debug'\n"
+        "POLL=true\n")
+    _own(home)
+    env = dict(os.environ, ERL_EPMD_ADDRESS=ip, ERL_EPMD_PORT=str(EPMD_PORT), HOME=str(home))
+    ended = lab.at_end(_Ejabberd(home, ip))
+    argv = [tool("ejabberdctl"), "--config-dir", home, "--config", home / "ejabberd.yml",
+            "--ctl-config", home / "ejabberdctl.cfg", "--logs", home / "log",
+            "--spool", home / "spool", "--node", f"lab{lab.net.n}@localhost", "foreground"]
+    proc = lab.spawn(name, argv, env=env, cwd=home)
+    proc.ended = ended
+    proc.wait_listening(ip, C2S, timeout=60)
+    proc.wait_listening(ip, S2S, timeout=30)
+    return proc
