@@ -219,7 +219,7 @@ static const struct schema_entry entries[] = {
      .help = "How long a peer may take to close its side."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.queue, 1 * SECOND, 1 * HOUR),
      .standard = "\"60s\"", .help = "How long a stanza waits for its stream before it bounces."},
-    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.drain, 100, 10 * MINUTE), .standard = "\"10s\"",
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.drain, 100, 10 * MINUTE), .standard = "\"8s\"",
      .help = "For an orderly stop."},
     {SCHEMA_NUMBER(CONF, SCHEMA_SIZE, limits.stanza_size, 10000, 16 * MIB), .standard = "\"256K\"",
      .help = "Largest stanza on an authenticated stream."},

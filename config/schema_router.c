@@ -81,7 +81,7 @@ static const struct schema_entry entries[] = {
      .standard = "\"60s\"", .help = "White space is sent after so much silence."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.close, 100, 1 * MINUTE), .standard = "\"5s\"",
      .help = "How long the other side may take to close."},
-    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.drain, 100, 10 * MINUTE), .standard = "\"10s\"",
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.drain, 100, 10 * MINUTE), .standard = "\"8s\"",
      .help = "For an orderly stop."},
     {SCHEMA_NUMBER(CONF, SCHEMA_SIZE, limits.stanza_size, 10000, 16 * MIB), .standard = "\"256K\"",
      .help = "Largest stanza."},

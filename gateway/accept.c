@@ -6,7 +6,7 @@
 #include "core/base/mem.h"
 #include "gateway/policy/policy.h"
 
-enum { LINGER_MS = 5000 };
+enum { LINGER_MS = 5000, DRAIN_LINGER_MS = 500 };
 
 /* ---- limits per source ------------------------------------------------------------------------- */
 
@@ -217,9 +217,7 @@ static void evict_oldest(struct worker *w)
         list_remove(n);
         list_append(&w->in_proven, n); /* leaving: not counted as a stranger any more */
         log_ev(&in->s.log, LOG_NOTICE, "s2s.evicted", KV_C("reason", "limits.unauthenticated"));
-        struct gw_event ev = {.kind = EV_LOST, .now_ms = loop_now(&w->loop),
-                              .u.text = STR("too many unauthenticated connections")};
-        session_event(&in->s, &ev);
+        session_abort(&in->s, "too many unauthenticated connections");
     }
 }
 
@@ -338,12 +336,11 @@ void accept_policy_changed(struct worker *w)
 
 static void drain_one(struct in_session *in, void *arg)
 {
-    if (arg == NULL) {
+    in->s.linger_ms = DRAIN_LINGER_MS;
+    if (arg == NULL)
         session_drain(&in->s, "the gateway is stopping");
-        return;
-    }
-    struct gw_event ev = {.kind = EV_LOST, .u.text = STR("the gateway stops now")};
-    session_event(&in->s, &ev);
+    else
+        session_abort(&in->s, "the gateway stops now");
 }
 
 void accept_drain(struct worker *w, bool now)

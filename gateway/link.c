@@ -9,7 +9,8 @@
 
 #include "core/base/mem.h"
 
-enum { RETRY_FIRST_MS = 1000, RETRY_CAP_MS = 30000, RETRY_REFUSED_MS = 60000, LINGER_MS = 5000 };
+enum { RETRY_FIRST_MS = 1000, RETRY_CAP_MS = 30000, RETRY_REFUSED_MS = 60000, LINGER_MS = 5000,
+       DRAIN_LINGER_MS = 500 };
 
 static void dial(struct worker *w);
 
@@ -336,9 +337,9 @@ void link_drain(struct worker *w, bool now)
     k->dialling = NULL;
     if (k->session == NULL)
         return;
-    struct gw_event ev = {.kind = EV_LOST, .u.text = STR("the gateway stops now")};
+    k->session->s.linger_ms = DRAIN_LINGER_MS;
     if (now)
-        session_event(&k->session->s, &ev);
+        session_abort(&k->session->s, "the gateway stops now");
     else
         leave(w, "the gateway is stopping");
 }

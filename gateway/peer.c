@@ -7,7 +7,7 @@
 #include "core/base/mem.h"
 #include "gateway/policy/policy.h"
 
-enum { PEERS_MAX = 10000, LINGER_MS = 5000, S2S_PORT = 5269 };
+enum { PEERS_MAX = 10000, LINGER_MS = 5000, DRAIN_LINGER_MS = 500, S2S_PORT = 5269 };
 
 static void dial(struct peer *p, size_t target);
 
@@ -252,11 +252,11 @@ static void detach(struct peer *p, const char *why)
 
 /* ---- dialling ---------------------------------------------------------------------------------- */
 
-static void dial_failed(struct peer *p, const char *why)
+static void dial_failed(struct peer *p, const char *why, bool unresolved)
 {
     log_ev(&p->w->ctx, LOG_NOTICE, "s2s.dial.failed", KV_C("peer", p->domain),
            KV_I("target", p->target), KV_C("msg", why));
-    remote_dial_failed(p->remote, str_c(why), loop_now(&p->w->loop));
+    remote_dial_failed(p->remote, str_c(why), unresolved, loop_now(&p->w->loop));
     peer_kick(p);
 }
 
@@ -265,14 +265,14 @@ static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, co
     struct peer *p = arg;
     p->dialling = NULL;
     if (tcp == NULL) {
-        dial_failed(p, why);
+        dial_failed(p, why, false);
         return;
     }
     struct out_session *o = new_session(p, to);
     struct conn_options opt = {.content = CONTENT_SERVER, .limits = &p->w->limits_unproven};
     if (o == NULL) {
         session_discard(tcp);
-        dial_failed(p, "out of memory");
+        dial_failed(p, "out of memory", false);
         return;
     }
     p->out = o;
@@ -334,7 +334,7 @@ static void connect_to(struct peer *p, const struct ip *ips, size_t n)
     }
     p->dialling = connect_start(&w->loop, &opt, on_connected, p);
     if (p->dialling == NULL)
-        dial_failed(p, "out of memory");
+        dial_failed(p, "out of memory", false);
 }
 
 static void on_addresses(void *arg, const struct dns_addresses *a)
@@ -342,7 +342,7 @@ static void on_addresses(void *arg, const struct dns_addresses *a)
     struct peer *p = arg;
     p->query = NULL;
     if (a->status != DNS_OK || a->n == 0)
-        dial_failed(p, a->text);
+        dial_failed(p, a->text, true);
     else
         connect_to(p, a->ip, a->n);
 }
@@ -358,7 +358,7 @@ static void dial(struct peer *p, size_t target)
     }
     p->query = resolver_addresses(p->w->resolver, str_c(host), on_addresses, p);
     if (p->query == NULL)
-        dial_failed(p, "too many DNS lookups under way");
+        dial_failed(p, "too many DNS lookups under way", true);
 }
 
 /* ---- resolving --------------------------------------------------------------------------------- */
@@ -564,7 +564,7 @@ void peer_forget_lookups(struct worker *w)
         p->query = NULL;
         struct str why = STR("the DNS settings were changed meanwhile");
         remote_resolve_failed(p->remote, why, loop_now(&w->loop)); /* one of the two applies */
-        remote_dial_failed(p->remote, why, loop_now(&w->loop));
+        remote_dial_failed(p->remote, why, true, loop_now(&w->loop));
         peer_kick(p);
     }
 }
@@ -581,9 +581,9 @@ void peer_drain(struct worker *w, bool now)
     LIST_FOREACH(&w->out, n, following)
     {
         struct out_session *o = CONTAINER_OF(n, struct out_session, node);
-        struct gw_event ev = {.kind = EV_LOST, .u.text = STR("the gateway stops now")};
+        o->s.linger_ms = DRAIN_LINGER_MS;
         if (now)
-            session_event(&o->s, &ev);
+            session_abort(&o->s, "the gateway stops now");
         else
             session_drain(&o->s, "the gateway is stopping");
     }

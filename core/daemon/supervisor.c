@@ -186,7 +186,9 @@ static int become(const struct supervisor_program *p, const char *user)
     const struct passwd *pw = getpwnam(user);
     if (pw == NULL || pw->pw_uid == 0) {
         fprintf(stderr, "%s: cannot become user '%s': %s\n", p->name, user,
-                pw ? "that is root" : errno ? strerror(errno) : "no such user");
+                pw      ? "that is root"
+                : errno ? strerror(errno)
+                        : "no such user");
         return SUPERVISOR_BAD_CONFIG;
     }
     uid_t uid = pw->pw_uid;

@@ -31,7 +31,7 @@
 /* Exit codes; those from 64 on are those of sysexits.h. */
 #define SUPERVISOR_EXITS(X)                                                                        \
     X(OK, 0)                                                                                       \
-    X(FAILED, 1)       /* at run time */                                                           \
+    X(FAILED, 1) /* at run time */                                                                 \
     X(USAGE, 64)                                                                                   \
     X(NO_CONFIG, 66)   /* the configuration file does not exist */                                 \
     X(UNAVAILABLE, 69) /* cannot listen */                                                         \
@@ -64,7 +64,7 @@ struct supervisor_options {
     bool check;         /* -t, -T: check the configuration and end */
     bool show;          /* -T: print it, too */
     bool allow_root;
-    int log_level;      /* enum log_level; -1: that of the configuration */
+    int log_level; /* enum log_level; -1: that of the configuration */
 };
 
 /* Reads the command line. False: the program ends with *code; everything has been printed. */

@@ -496,8 +496,11 @@ void conn_close_step(struct conn *c)
 
 void conn_close(struct conn *c, bool abort, uint64_t linger_ms)
 {
-    if (c->closing)
+    if (c->closing) {
+        if (abort)
+            conn_close_now(c);
         return;
+    }
     c->closing = true;
     loop_unpost(c->loop, &c->pump);
     loop_timer_clear(c->loop, &c->relax);

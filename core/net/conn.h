@@ -66,7 +66,7 @@ void conn_set_limits(struct conn *c, const struct framer_limits *limits);
 void conn_pause(struct conn *c); /* stop reading (back-pressure); counted */
 void conn_resume(struct conn *c);
 
-/* Stop reading for ever, write out, close. */
+/* Stop reading for ever, write out, close. A second call with `abort` cuts the first one short. */
 void conn_close(struct conn *c, bool abort, uint64_t linger_ms);
 
 /* Stanzas no byte of which has been handed to the kernel, oldest first; each call takes one out of

@@ -207,6 +207,14 @@ void session_drain(struct session *s, const char *why)
     session_event(s, &ev);
 }
 
+void session_abort(struct session *s, const char *why)
+{
+    struct gw_event ev = {.kind = EV_LOST, .now_ms = loop_now(s->loop), .u.text = str_c(why)};
+    session_event(s, &ev);
+    if (s->over && s->conn != NULL)
+        conn_close(s->conn, true, 0);
+}
+
 static void on_timer(struct timer *t)
 {
     struct session_timer *st = CONTAINER_OF(t, struct session_timer, timer);

@@ -64,6 +64,8 @@ bool session_start(struct session *s, struct loop *l, uv_tcp_t *tcp, const struc
  * when it has to wait; only events without pointers to parsed XML may be given from outside. */
 void session_event(struct session *s, const struct gw_event *ev);
 void session_drain(struct session *s, const char *why);
+/* Ends it at once, also one that is closing and waits for its peer. */
+void session_abort(struct session *s, const char *why);
 
 /* Closes and frees a handle that no session took over. */
 void session_discard(uv_tcp_t *tcp);

@@ -1,7 +1,6 @@
 /* Why not xmpp_stanza_to_text: libstrophe's writer leaves raw TAB and LF in attribute values, where
  * the next parser turns them into spaces. So the tree is walked here and each string goes through
- * the writer. The walk is as deep as the trees that are built below, at most four levels; what is
- * parsed is only looked at, never written. */
+ * the writer. The walk is as deep as the trees that are built below, at most four levels. */
 #include "core/stream/bounce.h"
 
 #include <strophe.h>
@@ -203,33 +202,41 @@ struct span bounce_stanza(const struct stanza *st, enum content_ns target, const
 
 enum own_query { OWN_OTHER, OWN_PING, OWN_DISCO, OWN_DISCO_NODE };
 
-static enum own_query payload_query(xmpp_stanza_t *iq)
+/* Node 0 is our wrapper, 1 the iq, 2 its payload. */
+static enum own_query payload_query(const struct nonza *z)
 {
-    xmpp_stanza_t *child = xmpp_stanza_get_children(iq);
-    while (child != NULL && !xmpp_stanza_is_tag(child))
-        child = xmpp_stanza_get_next(child);
-    const char *name = child ? xmpp_stanza_get_name(child) : NULL;
-    const char *ns = child ? xmpp_stanza_get_ns(child) : NULL;
-    if (name == NULL || ns == NULL)
+    if (z->nnodes < 3 || z->node[2].depth != 2)
         return OWN_OTHER;
-    if (strcmp(name, "ping") == 0 && strcmp(ns, NS_PING) == 0)
+    const struct nonza_node *payload = &z->node[2];
+    if (str_is(payload->ns, NS_PING) && str_is(payload->name, "ping"))
         return OWN_PING;
-    if (strcmp(name, "query") != 0 || strcmp(ns, NS_DISCO_INFO) != 0)
+    if (!str_is(payload->ns, NS_DISCO_INFO) || !str_is(payload->name, "query"))
         return OWN_OTHER;
-    return xmpp_stanza_get_attribute(child, "node") != NULL ? OWN_DISCO_NODE : OWN_DISCO;
+    for (unsigned i = 0; i < payload->nattrs; i++)
+        if (str_is(z->attrs[payload->attr + i].name, "node"))
+            return OWN_DISCO_NODE;
+    return OWN_DISCO;
 }
 
-static enum own_query classify(struct tree *t, const struct stanza *st)
+/* What the stanza asks. The span is read as the inside of a nonza of ours, by the framer with the
+ * limits for strangers: libstrophe's parser has none, and leaks when memory runs out. */
+static enum own_query classify(const struct stanza *st)
 {
+    static const char begin[] = "<stream:stream xmlns='" NS_SERVER "' xmlns:stream='" NS_STREAM
+                                "'><own xmlns='urn:sallyport:own'>";
+    enum own_query query = OWN_OTHER;
+    struct framer_event ev;
     if (st->kind != STANZA_IQ || !str_is(st->type, "get") || st->span.s.n > OWN_PAYLOAD_MAX)
         return OWN_OTHER;
-    char *text = mem_strndup(st->span.s);
-    xmpp_stanza_t *iq = text ? xmpp_stanza_new_from_string(t->ctx, text) : NULL;
-    enum own_query q = iq != NULL ? payload_query(iq) : OWN_OTHER;
-    if (iq != NULL)
-        xmpp_stanza_release(iq);
-    mem_free(text);
-    return q;
+    struct framer *f = framer_new(CONTENT_SERVER, &framer_limits_unauthenticated);
+    if (f == NULL)
+        return OWN_OTHER;
+    if (framer_feed(f, STR(begin)) && framer_feed(f, st->span.s) && framer_feed(f, STR("</own>")) &&
+        framer_next(f, &ev) == FRAMER_EVENT && framer_next(f, &ev) == FRAMER_EVENT &&
+        ev.kind == FRAMER_NONZA)
+        query = payload_query(ev.nonza);
+    framer_free(f);
+    return query;
 }
 
 static void add_disco(struct tree *t, xmpp_stanza_t *iq)
@@ -249,17 +256,14 @@ struct span bounce_answer(const struct stanza *st, enum content_ns target)
     struct tree t;
     if (!bounce_allowed(st))
         return out;
-    enum own_query query = OWN_OTHER;
-    if (tree_init(&t)) {
-        query = classify(&t, st);
-        if (query == OWN_PING || query == OWN_DISCO) {
-            xmpp_stanza_t *iq = add_reply(&t, st, "result");
-            if (query == OWN_DISCO)
-                add_disco(&t, iq);
-            out = tree_span(&t);
-        }
+    enum own_query query = classify(st);
+    if ((query == OWN_PING || query == OWN_DISCO) && tree_init(&t)) {
+        xmpp_stanza_t *iq = add_reply(&t, st, "result");
+        if (query == OWN_DISCO)
+            add_disco(&t, iq);
+        out = tree_span(&t);
+        tree_end(&t);
     }
-    tree_end(&t);
     if (query == OWN_DISCO_NODE) /* XEP-0030 7 */
         return bounce_stanza(st, target, "cancel", "item-not-found", "no such node");
     if (query == OWN_OTHER)

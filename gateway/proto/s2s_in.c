@@ -710,7 +710,7 @@ void s2s_in_step(struct s2s_in *m, const struct gw_event *ev, struct gw_actions 
         on_policy(m, out);
         break;
     case EV_DRAIN:
-        close_gracefully(m, out, END_DRAINED, NULL, NULL);
+        close_gracefully(m, out, END_DRAINED, "system-shutdown", "this server is stopping");
         break;
     case EV_LOST:
         rest(m, out, m->state == S2S_IN_CLOSING ? m->reason : END_LOST, true);

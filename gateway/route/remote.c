@@ -53,6 +53,7 @@ struct remote {
     size_t ntargets, target;
     bool todo;        /* RESOLVE or DIAL has not been pulled yet */
     bool close;       /* CLOSE has not been pulled yet */
+    bool reachable;   /* of this walk over the targets at least one had an address */
     bool established; /* this stream proved a pair or answered a question */
     bool progressed;  /* and sent at least one stanza */
     unsigned failures, fruitless;
@@ -278,7 +279,7 @@ static void wake(struct remote *r, uint64_t now)
 static void next_target(struct remote *r, uint64_t now)
 {
     if (++r->target >= r->ntargets) {
-        back_off(r, "remote-server-timeout", now);
+        back_off(r, r->reachable ? "remote-server-timeout" : "remote-server-not-found", now);
         return;
     }
     reset_stream_facts(r);
@@ -297,6 +298,7 @@ void remote_resolved(struct remote *r, size_t ntargets, uint64_t now)
     }
     r->ntargets = ntargets;
     r->target = 0;
+    r->reachable = false;
     set_state(r, REMOTE_CONNECTING);
     r->todo = true;
 }
@@ -309,16 +311,18 @@ void remote_resolve_failed(struct remote *r, struct str why, uint64_t now)
     back_off(r, "remote-server-not-found", now);
 }
 
-void remote_dial_failed(struct remote *r, struct str why, uint64_t now)
+void remote_dial_failed(struct remote *r, struct str why, bool unresolved, uint64_t now)
 {
     if (r->state != REMOTE_CONNECTING)
         return;
+    r->reachable = r->reachable || !unresolved;
     set_why(r, why);
     next_target(r, now);
 }
 
 void remote_connected(struct remote *r)
 {
+    r->reachable = true;
     if (r->state == REMOTE_CONNECTING)
         set_state(r, REMOTE_NEGOTIATING);
 }

@@ -97,7 +97,8 @@ void remote_ask(struct remote *r, const struct db_request *request, uint64_t ori
 
 void remote_resolved(struct remote *r, size_t ntargets, uint64_t now);
 void remote_resolve_failed(struct remote *r, struct str why, uint64_t now);
-void remote_dial_failed(struct remote *r, struct str why, uint64_t now);
+/* `unresolved`: the target's own name has no address, so nothing was ever tried. */
+void remote_dial_failed(struct remote *r, struct str why, bool unresolved, uint64_t now);
 void remote_connected(struct remote *r);
 void remote_stream_ready(struct remote *r);
 void remote_pair_result(struct remote *r, struct str local, enum pair_result result,
