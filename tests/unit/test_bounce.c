@@ -170,6 +170,10 @@ static void test_no_memory(void **state)
         if (s.chunk != NULL)
             assert_memory_equal(s.s.p + s.s.n - 5, "</iq>", 5);
         span_release(&s);
+        mem_fail_after(n);
+        s = bounce_answer(&st, CONTENT_SERVER);
+        mem_fail_after(0);
+        span_release(&s);
     }
     assert_in_range(none, 10, 300);
 }
