@@ -11,9 +11,9 @@ struct config_change {
     bool restart;         /* takes effect only after a restart */
 };
 
-/* Calls `each` for every difference, in schema order; returns how many. Lists of objects are matched
- * by their name (domains, links) or pattern (peers); one that came or went is one change whose other
- * side is "(absent)". The strings live during the call. */
+/* Calls `each` for every difference, in schema order; returns how many. Lists of objects are
+ * matched by their name (domains, links) or pattern (peers); one that came or went is one change
+ * whose other side is "(absent)". The strings live during the call. */
 size_t gateway_config_diff(const struct gateway_config *a, const struct gateway_config *b,
                            void (*each)(void *arg, const struct config_change *), void *arg);
 size_t router_config_diff(const struct router_config *a, const struct router_config *b,

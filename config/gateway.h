@@ -1,8 +1,8 @@
 /* The gateway's configuration as one immutable, ref-counted snapshot.
  *
- * Built from the schema table (config/schema_gateway.c) by config_load, then never changed: a reload
- * builds another one. Whoever keeps a pointer holds a reference. Domain names are A-labels (see
- * core/xml/jid.h), durations milliseconds, sizes bytes. Strings belong to the snapshot. */
+ * Built from the schema table (config/schema_gateway.c) by config_load, then never changed: a
+ * reload builds another one. Whoever keeps a pointer holds a reference. Domain names are A-labels
+ * (see core/xml/jid.h), durations milliseconds, sizes bytes. Strings belong to the snapshot. */
 #ifndef CONFIG_GATEWAY_H
 #define CONFIG_GATEWAY_H
 
@@ -33,16 +33,16 @@ struct cfg_peer {
 
 struct cfg_link {
     char *name;
-    char *address;     /* literal IP and port of the inside router */
-    char *component;   /* name to join as */
-    char *secret;      /* from secret_file */
+    char *address;   /* literal IP and port of the inside router */
+    char *component; /* name to join as */
+    char *secret;    /* from secret_file */
     char *secret_file;
 };
 
 struct gateway_config {
     unsigned refs;
-    char *file;        /* where it came from */
-    char *include_dir; /* NULL: none */
+    char *file;               /* where it came from */
+    char *include_dir;        /* NULL: none */
     struct schema_meta *meta; /* origins and indexes; NULL in a snapshot made by hand */
 
     bool federation;
@@ -84,13 +84,13 @@ struct gateway_config {
         uint64_t auth, connect, keepalive, idle, close, queue, drain;
     } timeouts;
     struct {
-        uint64_t stanza_size;          /* bytes, authenticated */
-        uint64_t unauthenticated_size; /* bytes */
+        uint64_t stanza_size;                /* bytes, authenticated */
+        uint64_t unauthenticated_size;       /* bytes */
         uint64_t queue_bytes, queue_stanzas; /* per pair */
         uint64_t queue_total;                /* all pairs */
         uint64_t hold_bytes, hold_time;      /* link down */
         uint64_t connections, connections_per_source, unauthenticated;
-        uint64_t pending_dialbacks;          /* per stream */
+        uint64_t pending_dialbacks; /* per stream */
         uint64_t pairs_per_stream;
     } limits;
     struct {
@@ -98,7 +98,7 @@ struct gateway_config {
         int minimum; /* 0x0303 or 0x0304, as OpenSSL counts */
     } tls;
     struct {
-        int level; /* enum log_level */
+        int level;  /* enum log_level */
         int format; /* enum log_format */
         uint64_t rate;
     } log;

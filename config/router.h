@@ -18,7 +18,7 @@ struct rcfg_link {
     char *component; /* accept: the name that may join; dial: the name to join as */
     char **domains;  /* server only: local domains that it owns; A-labels */
     size_t ndomains;
-    char *secret;    /* from secret_file */
+    char *secret; /* from secret_file */
     char *secret_file;
 };
 

@@ -8,7 +8,7 @@
 
 enum { LINGER_MS = 5000, DRAIN_LINGER_MS = 500 };
 
-/* ---- limits per source ------------------------------------------------------------------------- */
+/* ---- limits per source ----------------------------------------------------------------------- */
 
 static struct source *source_of(struct worker *w, const struct ip *ip, bool create)
 {
@@ -52,7 +52,7 @@ static const char *admit(struct worker *w, const struct ip *ip)
     return NULL;
 }
 
-/* ---- the session ------------------------------------------------------------------------------- */
+/* ---- the session ----------------------------------------------------------------------------- */
 
 static void set_context(struct in_session *in)
 {
@@ -258,7 +258,7 @@ static void on_accept(void *arg, uv_tcp_t *tcp)
     evict_oldest(w);
 }
 
-/* ---- listeners --------------------------------------------------------------------------------- */
+/* ---- listeners ------------------------------------------------------------------------------- */
 
 bool accept_open(struct worker *w, struct buf *why)
 {
@@ -296,7 +296,7 @@ void accept_close(struct worker *w)
     w->listening = false;
 }
 
-/* ---- what others want of the streams ----------------------------------------------------------- */
+/* ---- what others want of the streams --------------------------------------------------------- */
 
 void accept_verdict(struct worker *w, uint32_t sid, uint32_t ticket, enum verdict v,
                     struct str text)
@@ -314,10 +314,10 @@ void accept_verdict(struct worker *w, uint32_t sid, uint32_t ticket, enum verdic
 
 static void for_all(struct worker *w, void (*f)(struct in_session *in, void *arg), void *arg)
 {
-    LIST_FOREACH(&w->in_unproven, n, next)
-    f(CONTAINER_OF(n, struct in_session, node), arg);
-    LIST_FOREACH(&w->in_proven, n2, next2)
-    f(CONTAINER_OF(n2, struct in_session, node), arg);
+    LIST_FOREACH (&w->in_unproven, n, next)
+        f(CONTAINER_OF(n, struct in_session, node), arg);
+    LIST_FOREACH (&w->in_proven, n2, next2)
+        f(CONTAINER_OF(n2, struct in_session, node), arg);
 }
 
 static void policy_one(struct in_session *in, void *arg)

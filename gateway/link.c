@@ -9,8 +9,13 @@
 
 #include "core/base/mem.h"
 
-enum { RETRY_FIRST_MS = 1000, RETRY_CAP_MS = 30000, RETRY_REFUSED_MS = 60000, LINGER_MS = 5000,
-       DRAIN_LINGER_MS = 500 };
+enum {
+    RETRY_FIRST_MS = 1000,
+    RETRY_CAP_MS = 30000,
+    RETRY_REFUSED_MS = 60000,
+    LINGER_MS = 5000,
+    DRAIN_LINGER_MS = 500
+};
 
 static void dial(struct worker *w);
 
@@ -19,7 +24,7 @@ static const struct cfg_link *settings(const struct worker *w)
     return &w->cfg->links[0];
 }
 
-/* ---- holding ----------------------------------------------------------------------------------- */
+/* ---- holding --------------------------------------------------------------------------------- */
 
 static void bounce_held(struct worker *w)
 {
@@ -43,8 +48,7 @@ static bool hold_over(const struct worker *w)
 
 static void hold(struct worker *w, struct span stanza)
 {
-    if (!w->draining && !hold_over(w) &&
-        outq_push(&w->link.hold, stanza.s, loop_now(&w->loop)))
+    if (!w->draining && !hold_over(w) && outq_push(&w->link.hold, stanza.s, loop_now(&w->loop)))
         return;
     switch_failed_inward(w, stanza, "remote-server-timeout",
                          "the gateway's link to the inside is down");
@@ -90,7 +94,7 @@ static void went_up(struct worker *w)
     }
 }
 
-/* ---- dialling ---------------------------------------------------------------------------------- */
+/* ---- dialling -------------------------------------------------------------------------------- */
 
 static void on_retry(struct timer *t)
 {
@@ -118,7 +122,7 @@ static void went_down(struct worker *w)
     accept_resume(w);
 }
 
-/* ---- the session ------------------------------------------------------------------------------- */
+/* ---- the session ----------------------------------------------------------------------------- */
 
 static void step(void *machine, const struct gw_event *ev, struct gw_actions *out)
 {
@@ -208,8 +212,8 @@ static void closed(struct session *s)
     worker_check_drained(w);
 }
 
-static const struct session_ops link_ops = {.step = step, .act = act, .ended = ended,
-                                            .drained = drained, .sent = sent, .closed = closed};
+static const struct session_ops link_ops = {
+    .step = step, .act = act, .ended = ended, .drained = drained, .sent = sent, .closed = closed};
 
 static struct link_session *new_session(struct worker *w, const struct endpoint *to)
 {
@@ -219,10 +223,11 @@ static struct link_session *new_session(struct worker *w, const struct endpoint 
         return NULL;
     /* The snapshot may go while the session closes; the machine looks at its settings no more then,
      * because a link whose settings change is ended first (link_reload). */
-    struct link_client_config cfg = {
-        .component = str_c(c->component), .secret = str_c(c->secret),
-        .ping_to = str_c(w->cfg->domains[0].name), .auth_ms = w->cfg->timeouts.auth,
-        .close_ms = w->cfg->timeouts.close};
+    struct link_client_config cfg = {.component = str_c(c->component),
+                                     .secret = str_c(c->secret),
+                                     .ping_to = str_c(w->cfg->domains[0].name),
+                                     .auth_ms = w->cfg->timeouts.auth,
+                                     .close_ms = w->cfg->timeouts.close};
     link_client_init(&ls->m, &cfg, w->loop.env);
     ls->w = w;
     ls->sid = worker_sid(w);
@@ -269,8 +274,8 @@ static void dial(struct worker *w)
     if (k->stopping || k->dialling != NULL || k->session != NULL ||
         !endpoint_parse(str_c(settings(w)->address), &to))
         return;
-    struct connect_options opt = {.targets = &to, .ntargets = 1,
-                                  .deadline_ms = w->cfg->timeouts.connect};
+    struct connect_options opt = {
+        .targets = &to, .ntargets = 1, .deadline_ms = w->cfg->timeouts.connect};
     k->dialling = connect_start(&w->loop, &opt, on_connected, w);
     if (k->dialling == NULL)
         retry_later(w);

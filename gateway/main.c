@@ -11,6 +11,7 @@
 
 #include "config/schema.h"
 #include "core/base/mem.h"
+#include "core/daemon/report.h"
 #include "core/daemon/supervisor.h"
 #include "gateway/policy/policy.h"
 #include "gateway/worker.h"
@@ -49,19 +50,6 @@ static enum log_level level_of(const struct gateway *g, const struct gateway_con
     return (enum log_level)(g->options->log_level >= 0 ? g->options->log_level : c->log.level);
 }
 
-static void log_lines(struct gateway *g, const char *event, struct buf *text)
-{
-    struct str rest = buf_view(text);
-    while (rest.n > 0) {
-        const char *end = memchr(rest.p, '\n', rest.n);
-        size_t n = end ? (size_t)(end - rest.p) : rest.n;
-        log_ev(&g->worker.ctx, LOG_ERROR, event, KV_S("msg", ((struct str){rest.p, n})));
-        n += end != NULL;
-        rest.p += n;
-        rest.n -= n;
-    }
-}
-
 static bool on_reload(void *arg)
 {
     struct gateway *g = arg;
@@ -70,14 +58,12 @@ static bool on_reload(void *arg)
     bool ok = c != NULL;
     if (ok) {
         log_set(g->log, level_of(g, c), (enum log_format)c->log.format);
+        report_warnings(&g->worker.ctx, &errors);
         buf_clear(&errors);
         ok = worker_reload(&g->worker, c, &errors);
     }
-    if (!ok) {
-        log_lines(g, "config.error", &errors);
-        log_ev(&g->worker.ctx, LOG_ERROR, "config.rejected",
-               KV_C("msg", "the new configuration is not used; the running one stays"));
-    }
+    if (!ok)
+        report_rejected(&g->worker.ctx, &errors);
     gateway_config_unref(c);
     buf_free(&errors);
     return ok;
@@ -107,15 +93,6 @@ static void on_stop(void *arg)
 static void on_dump(void *arg)
 {
     worker_dump(&((struct gateway *)arg)->worker);
-}
-
-static bool seed_tables(void)
-{
-    unsigned char seed[16];
-    if (!env_system.random(env_system.ctx, seed, sizeof seed))
-        return false;
-    table_seed(seed);
-    return true;
 }
 
 static int run(struct gateway *g, struct gateway_config *cfg)
@@ -164,7 +141,7 @@ int main(int argc, char **argv)
     int code;
     if (!supervisor_parse(&program, argc, argv, &o, &code))
         return code;
-    if (!seed_tables() || ares_library_init(ARES_LIB_INIT_ALL) != ARES_SUCCESS) {
+    if (!table_seed_random(&env_system) || ares_library_init(ARES_LIB_INIT_ALL) != ARES_SUCCESS) {
         fprintf(stderr, "%s: no randomness, or no DNS library\n", program.name);
         return SUPERVISOR_SYSTEM;
     }

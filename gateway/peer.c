@@ -1,5 +1,5 @@
-/* One remote domain at work: carries out what its `remote` decides. Resolving, dialling target after
- * target, the stream, handing stanzas to it and taking back what it did not send. */
+/* One remote domain at work: carries out what its `remote` decides. Resolving, dialling target
+ * after target, the stream, handing stanzas to it and taking back what it did not send. */
 #include "gateway/worker.h"
 
 #include <stdio.h>
@@ -70,7 +70,7 @@ void peer_kick(struct peer *p)
     loop_post(&p->w->loop, &p->kick);
 }
 
-/* ---- the stream -------------------------------------------------------------------------------- */
+/* ---- the stream ------------------------------------------------------------------------------ */
 
 static void set_context(struct out_session *o, struct str local, struct str remote)
 {
@@ -207,8 +207,8 @@ static void closed(struct session *s)
     worker_check_drained(w);
 }
 
-static const struct session_ops out_ops = {.step = step, .act = act, .ended = ended,
-                                           .drained = drained, .sent = sent, .closed = closed};
+static const struct session_ops out_ops = {
+    .step = step, .act = act, .ended = ended, .drained = drained, .sent = sent, .closed = closed};
 
 static struct out_session *new_session(struct peer *p, const struct endpoint *to)
 {
@@ -250,7 +250,7 @@ static void detach(struct peer *p, const char *why)
     session_drain(&o->s, why);
 }
 
-/* ---- dialling ---------------------------------------------------------------------------------- */
+/* ---- dialling -------------------------------------------------------------------------------- */
 
 static void dial_failed(struct peer *p, const char *why, bool unresolved)
 {
@@ -323,8 +323,8 @@ static void connect_to(struct peer *p, const struct ip *ips, size_t n)
 {
     struct worker *w = p->w;
     struct endpoint e[DNS_ADDRESSES_MAX];
-    struct connect_options opt = {.targets = e, .ntargets = n,
-                                  .deadline_ms = w->cfg->timeouts.connect, .refused = refused};
+    struct connect_options opt = {
+        .targets = e, .ntargets = n, .deadline_ms = w->cfg->timeouts.connect, .refused = refused};
     for (size_t i = 0; i < n; i++)
         e[i] = (struct endpoint){ips[i], p->targets[p->target].port};
     for (size_t i = 0; i < w->cfg->outbound.nsource; i++) {
@@ -361,7 +361,7 @@ static void dial(struct peer *p, size_t target)
         dial_failed(p, "too many DNS lookups under way", true);
 }
 
-/* ---- resolving --------------------------------------------------------------------------------- */
+/* ---- resolving ------------------------------------------------------------------------------- */
 
 static void on_services(void *arg, const struct dns_services *s)
 {
@@ -422,7 +422,7 @@ static void resolve(struct peer *p)
     }
 }
 
-/* ---- carrying out ------------------------------------------------------------------------------ */
+/* ---- carrying out ---------------------------------------------------------------------------- */
 
 static void want(struct peer *p, const struct remote_act *a)
 {
@@ -527,7 +527,7 @@ static void on_kick(struct loop_task *t)
         arm(p);
 }
 
-/* ---- the worker's wishes ----------------------------------------------------------------------- */
+/* ---- the worker's wishes --------------------------------------------------------------------- */
 
 static void policy_queued(struct worker *w, struct peer *p)
 {
@@ -540,8 +540,7 @@ static void policy_queued(struct worker *w, struct peer *p)
 void peer_policy_changed(struct worker *w)
 {
     struct peer *p, *next;
-    LIST_FOREACH(&w->out, n, following)
-    {
+    LIST_FOREACH (&w->out, n, following) {
         struct out_session *o = CONTAINER_OF(n, struct out_session, node);
         s2s_out_set_config(&o->m, w->cfg);
         const struct cfg_domain *d = gateway_config_domain(w->cfg, str_c(o->m.local));
@@ -578,8 +577,7 @@ void peer_drain(struct worker *w, bool now)
                         loop_now(&w->loop));
         peer_kick(p);
     }
-    LIST_FOREACH(&w->out, n, following)
-    {
+    LIST_FOREACH (&w->out, n, following) {
         struct out_session *o = CONTAINER_OF(n, struct out_session, node);
         o->s.linger_ms = DRAIN_LINGER_MS;
         if (now)

@@ -15,8 +15,10 @@ static const char *error_type(const char *condition)
 {
     static const struct {
         const char *condition, *type;
-    } types[] = {{"remote-server-timeout", "wait"}, {"resource-constraint", "wait"},
-                 {"jid-malformed", "modify"},       {"policy-violation", "modify"},
+    } types[] = {{"remote-server-timeout", "wait"},
+                 {"resource-constraint", "wait"},
+                 {"jid-malformed", "modify"},
+                 {"policy-violation", "modify"},
                  {"not-acceptable", "modify"}};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         if (strcmp(types[i].condition, condition) == 0)
@@ -24,7 +26,7 @@ static const char *error_type(const char *condition)
     return "cancel";
 }
 
-/* ---- addresses --------------------------------------------------------------------------------- */
+/* ---- addresses ------------------------------------------------------------------------------- */
 
 /* The address with its domain in the prepared form; absent when it already is. `b` holds it. */
 static struct str prepared(struct str address, const struct jid *j, const struct domain *d,
@@ -40,9 +42,9 @@ static struct str prepared(struct str address, const struct jid *j, const struct
 }
 
 /* The stanza as the other side must get it; chunk NULL: it cannot be done. */
-static struct span restamp(const struct stanza *st, enum content_ns content,
-                           const struct jid *from, const struct domain *from_domain,
-                           const struct jid *to, const struct domain *to_domain)
+static struct span restamp(const struct stanza *st, enum content_ns content, const struct jid *from,
+                           const struct domain *from_domain, const struct jid *to,
+                           const struct domain *to_domain)
 {
     struct buf bf = BUF_INIT(4096), bt = BUF_INIT(4096);
     struct writer_target target = {.content = content};
@@ -56,7 +58,7 @@ static struct span restamp(const struct stanza *st, enum content_ns content,
     return out;
 }
 
-/* ---- outward ----------------------------------------------------------------------------------- */
+/* ---- outward --------------------------------------------------------------------------------- */
 
 void switch_answer_inside(struct worker *w, const struct stanza *st, const char *condition,
                           const char *text)
@@ -91,8 +93,7 @@ static struct remote_refusal send_outward(struct worker *w, struct span stanza, 
     }
     if (peer_send_now(p, local, &stanza))
         return (struct remote_refusal){NULL, STR_NONE};
-    struct remote_refusal r =
-        remote_stanza(p->remote, local, stanza.s, loop_now(&w->loop));
+    struct remote_refusal r = remote_stanza(p->remote, local, stanza.s, loop_now(&w->loop));
     span_release(&stanza);
     peer_kick(p);
     return r;
@@ -148,14 +149,12 @@ void switch_outward(struct worker *w, const struct stanza *st)
         return;
     }
     const char *text = NULL;
-    const char *condition =
-        outward_refusal(w, str_c(local.ascii), str_c(remote.ascii), &text);
+    const char *condition = outward_refusal(w, str_c(local.ascii), str_c(remote.ascii), &text);
     struct remote_refusal r = {condition, str_c(text)};
     if (condition == NULL) {
         struct span out = restamp(st, CONTENT_SERVER, &from, &local, &to, &remote);
-        r = out.chunk == NULL
-                ? (struct remote_refusal){"resource-constraint", STR("out of memory")}
-                : send_outward(w, out, str_c(local.ascii), str_c(remote.ascii));
+        r = out.chunk == NULL ? (struct remote_refusal){"resource-constraint", STR("out of memory")}
+                              : send_outward(w, out, str_c(local.ascii), str_c(remote.ascii));
     }
     if (r.condition == NULL)
         return;
@@ -165,7 +164,7 @@ void switch_outward(struct worker *w, const struct stanza *st)
     switch_answer_inside(w, st, r.condition, why);
 }
 
-/* ---- inward ------------------------------------------------------------------------------------ */
+/* ---- inward ---------------------------------------------------------------------------------- */
 
 void switch_bounce_inward(struct worker *w, const struct stanza *st, struct str local,
                           struct str remote, const char *type, const char *condition,
@@ -204,7 +203,7 @@ void switch_inward(struct worker *w, const struct stanza *st, struct str local, 
     link_send(w, out);
 }
 
-/* ---- stanzas of which only the bytes are left -------------------------------------------------- */
+/* ---- stanzas of which only the bytes are left ------------------------------------------------ */
 
 /* Parses one stanza of ours again. The framer keeps its strings: free it afterwards. */
 static struct framer *reread(struct span stanza, enum content_ns content, struct framer_event *ev)

@@ -3,8 +3,8 @@
 
 #include <stdio.h>
 
-#include "config/diff.h"
 #include "core/base/mem.h"
+#include "core/daemon/report.h"
 #include "gateway/policy/policy.h"
 
 enum { ASKS_PER_PEER = 256, EXIT_CANNOT_LISTEN = 69, EXIT_CONFIG = 78 };
@@ -17,7 +17,8 @@ uint32_t worker_sid(struct worker *w)
 bool worker_own_address(const struct ip *ip)
 {
     static const struct cidr loopback4 = {{{127}, 4}, 8};
-    static const struct cidr loopback6 = {{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, 16}, 128};
+    static const struct cidr loopback6 = {{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, 16},
+                                          128};
     if (cidr_has(&loopback4, ip) || cidr_has(&loopback6, ip))
         return true;
     uv_interface_address_t *list = NULL;
@@ -33,7 +34,7 @@ bool worker_own_address(const struct ip *ip)
     return found;
 }
 
-/* ---- what follows from a snapshot -------------------------------------------------------------- */
+/* ---- what follows from a snapshot ------------------------------------------------------------ */
 
 static void set_secrets(struct worker *w)
 {
@@ -82,10 +83,12 @@ static struct tls_ctx *make_tls(const struct gateway_config *c, struct buf *why)
     if (ids == NULL)
         return NULL;
     for (size_t i = 0; i < c->ndomains; i++)
-        ids[i] = (struct tls_identity){c->domains[i].name, c->domains[i].certificate,
-                                       c->domains[i].key};
-    struct tls_settings s = {.identities = ids, .nidentities = c->ndomains,
-                             .ca_file = c->tls.ca_file, .minimum = c->tls.minimum};
+        ids[i] =
+            (struct tls_identity){c->domains[i].name, c->domains[i].certificate, c->domains[i].key};
+    struct tls_settings s = {.identities = ids,
+                             .nidentities = c->ndomains,
+                             .ca_file = c->tls.ca_file,
+                             .minimum = c->tls.minimum};
     struct tls_ctx *t = tls_ctx_new(&s, why);
     mem_free(ids);
     return t;
@@ -110,8 +113,7 @@ static void tell_about_files(struct worker *w, const struct gateway_config *c)
                            " for one domain need a common one"));
     for (size_t i = 0; i < c->ndomains; i++)
         if (c->domains[i].certificate == NULL)
-            log_ev(&w->ctx, LOG_NOTICE, "tls.certificate.made",
-                   KV_C("domain", c->domains[i].name),
+            log_ev(&w->ctx, LOG_NOTICE, "tls.certificate.made", KV_C("domain", c->domains[i].name),
                    KV_C("msg", "no certificate configured: a self-signed one was made"));
 }
 
@@ -154,7 +156,7 @@ bool worker_start(struct worker *w, struct log *log, struct gateway_config *cfg,
     return true;
 }
 
-/* ---- reload ------------------------------------------------------------------------------------ */
+/* ---- reload ---------------------------------------------------------------------------------- */
 
 struct reload {
     struct worker *w;
@@ -164,8 +166,7 @@ struct reload {
 static void on_change(void *arg, const struct config_change *c)
 {
     struct reload *r = arg;
-    log_ev(&r->w->ctx, LOG_NOTICE, "config.changed", KV_C("key", c->key), KV_S("old", c->old),
-           KV_S("new", c->new_), KV_C("restart", c->restart ? "needed" : "no"));
+    report_change(&r->w->ctx, c);
     r->link = r->link || strncmp(c->key, "links", 5) == 0;
     r->dns = r->dns || strncmp(c->key, "dns.", 4) == 0;
     r->federation = r->federation || strcmp(c->key, "federation") == 0;
@@ -198,12 +199,11 @@ bool worker_reload(struct worker *w, struct gateway_config *cfg, struct buf *why
         accept_close(w);
     bool listening = accept_open(w, why);
     gateway_config_unref(old);
-    log_ev(&w->ctx, LOG_NOTICE, "config.loaded", KV_I("changes", changes),
-           KV_C("security_mode", policy_security_name((enum security_mode)cfg->security_mode)));
+    report_reloaded(&w->ctx, cfg->file, changes);
     return listening;
 }
 
-/* ---- drain and end ----------------------------------------------------------------------------- */
+/* ---- drain and end --------------------------------------------------------------------------- */
 
 static void on_drain_timer(struct timer *t)
 {
@@ -279,16 +279,15 @@ void worker_close(struct worker *w)
     digest_wipe(w->random_secret, sizeof w->random_secret);
 }
 
-/* ---- state into the log ------------------------------------------------------------------------ */
+/* ---- state into the log ---------------------------------------------------------------------- */
 
 static void dump_books(struct worker *w, const char *dir, struct books b)
 {
     log_ev(&w->ctx, LOG_NOTICE, "state.stanzas", KV_C("dir", dir), KV_I("received", b.received),
-           KV_I("authored", b.authored), KV_I("delivered", b.delivered),
-           KV_I("bounced", b.bounced), KV_I("dropped", b.dropped), KV_I("waiting", b.waiting),
-           KV_I("writing", b.writing),
-           KV_C("balance", b.received + b.authored == b.delivered + b.bounced + b.dropped +
-                                                          b.waiting + b.writing
+           KV_I("authored", b.authored), KV_I("delivered", b.delivered), KV_I("bounced", b.bounced),
+           KV_I("dropped", b.dropped), KV_I("waiting", b.waiting), KV_I("writing", b.writing),
+           KV_C("balance", b.received + b.authored ==
+                                   b.delivered + b.bounced + b.dropped + b.waiting + b.writing
                                ? "ok"
                                : "WRONG"));
 }
@@ -307,7 +306,6 @@ void worker_dump(struct worker *w)
     {
         log_ev(&w->ctx, LOG_NOTICE, "state.peer", KV_C("peer", p->domain),
                KV_C("state", remote_state_name(remote_state_of(p->remote))),
-               KV_I("queued", remote_queued(p->remote)),
-               KV_I("sid", p->out ? p->out->sid : 0));
+               KV_I("queued", remote_queued(p->remote)), KV_I("sid", p->out ? p->out->sid : 0));
     }
 }

@@ -60,7 +60,7 @@ struct out_session {
     struct worker *w;
     struct peer *peer; /* NULL: detached, only finishing */
     uint32_t sid;
-    struct list_node node; /* worker.out */
+    struct list_node node;         /* worker.out */
     enum s2s_out_state last_state; /* before the present step: where a failure happened */
     uint64_t stanzas;
     char addr[ENDPOINT_TEXT];
@@ -80,10 +80,10 @@ struct peer {
     struct out_session *out;
     struct dns_target targets[DNS_TARGETS_MAX];
     size_t ntargets;
-    bool literal; /* the target is a static route's literal address */
-    size_t target; /* the one being tried */
+    bool literal;               /* the target is a static route's literal address */
+    size_t target;              /* the one being tried */
     char local[DOMAIN_MAX + 1]; /* the local domain whose stanza or question woke it */
-    uint64_t started; /* ms: first dial of this attempt */
+    uint64_t started;           /* ms: first dial of this attempt */
 };
 
 /* The inside link. */
@@ -152,9 +152,9 @@ bool worker_reload(struct worker *w, struct gateway_config *cfg, struct buf *why
 void worker_drain(struct worker *w, void (*drained)(void *arg), void *arg);
 void worker_drain_now(struct worker *w); /* the second signal */
 void worker_check_drained(struct worker *w);
-void worker_close(struct worker *w); /* frees everything; the loop has stopped */
-void worker_dump(struct worker *w);  /* state into the log */
-uint32_t worker_sid(struct worker *w); /* never 0, never used again */
+void worker_close(struct worker *w);          /* frees everything; the loop has stopped */
+void worker_dump(struct worker *w);           /* state into the log */
+uint32_t worker_sid(struct worker *w);        /* never 0, never used again */
 bool worker_own_address(const struct ip *ip); /* of an interface of this host, or loopback */
 
 /* ---- accept.c ---- */
@@ -164,7 +164,7 @@ void accept_verdict(struct worker *w, uint32_t sid, uint32_t ticket, enum verdic
                     struct str text);
 void accept_policy_changed(struct worker *w);
 void accept_drain(struct worker *w, bool now);
-void accept_pause(struct worker *w);  /* the link is full */
+void accept_pause(struct worker *w); /* the link is full */
 void accept_resume(struct worker *w);
 
 /* ---- peer.c ---- */
@@ -182,7 +182,7 @@ void peer_free_all(struct worker *w);
 /* ---- link.c ---- */
 void link_open(struct worker *w);
 void link_send(struct worker *w, struct span stanza); /* takes the reference over */
-void link_reload(struct worker *w, bool changed); /* changed: the link's own settings */
+void link_reload(struct worker *w, bool changed);     /* changed: the link's own settings */
 void link_drain(struct worker *w, bool now);
 void link_close(struct worker *w); /* frees what is left */
 

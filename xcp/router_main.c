@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "config/diff.h"
 #include "config/schema.h"
 #include "core/base/mem.h"
 #include "core/base/table.h"
+#include "core/daemon/report.h"
 #include "core/daemon/supervisor.h"
 #include "xcp/router.h"
 
@@ -50,29 +50,10 @@ static struct router_config *load(const char *file)
     return cfg;
 }
 
-static void log_errors(const struct log_ctx *log, const struct buf *errors)
-{
-    struct str rest = buf_view(errors);
-    while (rest.n > 0) {
-        const char *nl = memchr(rest.p, '\n', rest.n);
-        size_t n = nl ? (size_t)(nl - rest.p) : rest.n;
-        log_ev(log, LOG_ERROR, "config.error", KV_S("msg", ((struct str){rest.p, n})));
-        n += nl != NULL;
-        rest = (struct str){rest.p + n, rest.n - n};
-    }
-}
-
 static void set_log(const struct app *a, const struct router_config *cfg)
 {
     int level = a->options.log_level >= 0 ? a->options.log_level : cfg->log.level;
     log_set(a->log, (enum log_level)level, (enum log_format)cfg->log.format);
-}
-
-static void log_change(void *arg, const struct config_change *c)
-{
-    const struct log_ctx *log = arg;
-    log_ev(log, LOG_NOTICE, "config.changed", KV_C("key", c->key), KV_S("old", c->old),
-           KV_S("new", c->new_), KV_C("restart", c->restart ? "yes" : "no"));
 }
 
 static bool reload(void *arg)
@@ -81,21 +62,18 @@ static bool reload(void *arg)
     struct log_ctx log = {.sink = a->log};
     struct buf errors = BUF_INIT(ERRORS_MAX);
     struct router_config *cfg = router_config_load(a->options.config, &errors);
-    log_errors(&log, &errors);
-    buf_free(&errors);
-    if (cfg == NULL) {
-        log_ev(&log, LOG_ERROR, "config.failed", KV_C("config", a->options.config),
-               KV_C("msg", "the old configuration stays"));
-        return false;
-    }
-    size_t n = router_config_diff(router_current(a->router), cfg, log_change, &log);
-    bool ok = router_apply(a->router, cfg);
-    if (ok)
+    size_t changes =
+        cfg ? router_config_diff(router_current(a->router), cfg, report_change, &log) : 0;
+    bool ok = cfg != NULL && router_apply(a->router, cfg);
+    if (ok) {
         set_log(a, cfg);
-    log_ev(&log, ok ? LOG_NOTICE : LOG_ERROR, ok ? "config.reloaded" : "config.failed",
-           KV_C("config", a->options.config), KV_I("changes", n),
-           KV_C("msg", ok ? NULL : "out of memory: the old configuration stays"));
+        report_warnings(&log, &errors);
+        report_reloaded(&log, a->options.config, changes);
+    } else {
+        report_rejected(&log, &errors);
+    }
     router_config_unref(cfg);
+    buf_free(&errors);
     return ok;
 }
 
@@ -161,10 +139,6 @@ static int serve(struct app *a, const struct router_config *cfg)
 
 static int run(struct app *a, struct router_config *cfg)
 {
-    unsigned char seed[16];
-    if (!env_system.random(env_system.ctx, seed, sizeof seed))
-        return fail(SUPERVISOR_SYSTEM, "the system has no random numbers");
-    table_seed(seed);
     a->log = log_new(STDERR_FILENO, (enum log_level)cfg->log.level,
                      (enum log_format)cfg->log.format, (unsigned)cfg->log.rate);
     if (a->log == NULL || !loop_init(&a->loop, &env_system, a->log)) {
@@ -186,6 +160,8 @@ int main(int argc, char **argv)
     int code;
     if (!supervisor_parse(&program, argc, argv, &a.options, &code))
         return code;
+    if (!table_seed_random(&env_system))
+        return fail(SUPERVISOR_SYSTEM, "the system has no random numbers");
     struct router_config *cfg = load(a.options.config);
     if (cfg == NULL)
         return supervisor_config_exit(a.options.config);

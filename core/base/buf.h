@@ -20,8 +20,8 @@ struct buf {
 #define BUF_INIT(maximum) ((struct buf){NULL, 0, 0, (maximum), false})
 
 void buf_init(struct buf *b, size_t max);
-void buf_free(struct buf *b);  /* keeps max; usable again */
-void buf_clear(struct buf *b); /* forgets contents and failure, keeps memory */
+void buf_free(struct buf *b);                 /* keeps max; usable again */
+void buf_clear(struct buf *b);                /* forgets contents and failure, keeps memory */
 bool buf_reserve(struct buf *b, size_t more); /* room for `more` further bytes */
 void buf_put(struct buf *b, const void *p, size_t n);
 void buf_str(struct buf *b, struct str s);

@@ -41,8 +41,8 @@ enum kv_type { KV_END, KV_STR, KV_INT, KV_MS };
 struct kv {
     const char *key; /* static */
     enum kv_type type;
-    struct str s;    /* KV_STR: must live until the line is written; absent (p NULL): key left out */
-    int64_t i;       /* KV_INT; KV_MS: milliseconds, printed as seconds with three decimals */
+    struct str s; /* KV_STR: must live until the line is written; absent (p NULL): key left out */
+    int64_t i;    /* KV_INT; KV_MS: milliseconds, printed as seconds with three decimals */
 };
 
 #define KV_S(k, v)   ((struct kv){(k), KV_STR, (v), 0})

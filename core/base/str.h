@@ -52,7 +52,8 @@ bool str_copy(char *dst, size_t cap, struct str s);
  * compared). */
 unsigned str_distance(const char *a, const char *b);
 
-/* True when the bytes are well-formed UTF-8: no overlong form, no surrogate, none above U+10FFFF. */
+/* True when the bytes are well-formed UTF-8: no overlong form, no surrogate, none above U+10FFFF.
+ */
 bool str_utf8(struct str s);
 
 #endif

@@ -9,6 +9,15 @@ void table_seed(const unsigned char seed[16])
     memcpy(seed_key, seed, sizeof seed_key);
 }
 
+bool table_seed_random(const struct env *env)
+{
+    unsigned char seed[16];
+    if (!env->random(env->ctx, seed, sizeof seed))
+        return false;
+    table_seed(seed);
+    return true;
+}
+
 static inline uint64_t rotl(uint64_t x, int b)
 {
     return x << b | x >> (64 - b);

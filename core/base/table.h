@@ -9,10 +9,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/base/env.h"
+
 uint32_t table_hash(const void *key, size_t n);
 
 /* Sets the process's seed. Call once, before the first table exists; tests use a fixed one. */
 void table_seed(const unsigned char seed[16]);
+/* The same from the system's randomness; false: there is none. Programs call it before anything
+ * else, the configuration's own tables included. */
+bool table_seed_random(const struct env *env);
 
 #define HASH_FUNCTION(keyptr, keylen, hashv) ((hashv) = table_hash((keyptr), (keylen)))
 #define HASH_NONFATAL_OOM                    1

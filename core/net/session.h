@@ -22,9 +22,9 @@ struct session_ops {
     /* The session is over: called once, before the connection is closed, so that unsent stanzas can
      * be taken out of it. `text` is for people. */
     void (*ended)(struct session *s, enum end_reason reason, struct str text);
-    void (*drained)(struct session *s); /* may be NULL */
+    void (*drained)(struct session *s);                            /* may be NULL */
     void (*sent)(struct session *s, size_t stanzas, size_t bytes); /* may be NULL */
-    void (*closed)(struct session *s);  /* the last call */
+    void (*closed)(struct session *s);                             /* the last call */
 };
 
 struct session_timer {
@@ -58,7 +58,8 @@ struct session {
 /* Wires a zeroed session to a fresh connection and sends EV_OPENED. `log`, `tls`, `limits`,
  * `linger_ms`, `machine` and `ops` are set by the holder before. False when out of memory: then the
  * tcp handle has been closed and no callback comes. */
-bool session_start(struct session *s, struct loop *l, uv_tcp_t *tcp, const struct conn_options *opt);
+bool session_start(struct session *s, struct loop *l, uv_tcp_t *tcp,
+                   const struct conn_options *opt);
 
 /* Gives the machine an event now, or after the actions now being carried out. Strings are copied
  * when it has to wait; only events without pointers to parsed XML may be given from outside. */

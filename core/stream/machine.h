@@ -3,9 +3,9 @@
  *     void s2s_in_step(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out);
  *
  * `step` is a total function: every event in every state has a defined answer. It does not call
- * out, block, write a log, read a clock or free itself; time comes in the event, randomness from the
- * env given at creation. The driver executes the actions after step has returned, in order; their
- * results come back as new events. After ACT_CLOSE the machine rests and answers nothing.
+ * out, block, write a log, read a clock or free itself; time comes in the event, randomness from
+ * the env given at creation. The driver executes the actions after step has returned, in order;
+ * their results come back as new events. After ACT_CLOSE the machine rests and answers nothing.
  *
  * Lifetimes: an event's contents are borrowed for the call. An action's text lies in
  * gw_actions.text (by offset) and its log strings in the event, the machine or static memory; both
@@ -55,7 +55,7 @@ enum gw_timer {
 #define X(id) TIMER_##id,
     GW_TIMERS(X)
 #undef X
-    GW_TIMER_COUNT
+        GW_TIMER_COUNT
 };
 
 /* The outcome of a dialback question (XEP-0220 2.1, 2.4). Only exactly `valid` proves anything. */
@@ -102,7 +102,7 @@ struct gw_event {
 enum pair_result {
     PAIR_VALID,
     PAIR_INVALID,
-    PAIR_ERROR,   /* the peer answered with a dialback error: text is the condition */
+    PAIR_ERROR, /* the peer answered with a dialback error: text is the condition */
 };
 
 #define GW_ACTIONS(X)                                                                              \
@@ -131,11 +131,11 @@ enum gw_act {
 /* How a session ended: for the log line, the counters and the bounces. */
 #define END_REASONS(X)                                                                             \
     X(NONE, "none")                                                                                \
-    X(PEER_CLOSED, "peer-closed")         /* orderly, by the peer */                               \
-    X(IDLE, "idle")                       /* nothing to say for timeouts.idle */                   \
-    X(DIALBACK_ONLY, "dialback-only")     /* served its questions */                               \
-    X(DRAINED, "drained")                 /* we stop, or a reload asked for it */                  \
-    X(STREAM_ERROR_SENT, "error-sent")    /* we refused what the peer did */                       \
+    X(PEER_CLOSED, "peer-closed")      /* orderly, by the peer */                                  \
+    X(IDLE, "idle")                    /* nothing to say for timeouts.idle */                      \
+    X(DIALBACK_ONLY, "dialback-only")  /* served its questions */                                  \
+    X(DRAINED, "drained")              /* we stop, or a reload asked for it */                     \
+    X(STREAM_ERROR_SENT, "error-sent") /* we refused what the peer did */                          \
     X(STREAM_ERROR_RECEIVED, "error-received")                                                     \
     X(TLS_FAILED, "tls-failed")                                                                    \
     X(TLS_REFUSED, "tls-refused")         /* <failure/> in either direction */                     \

@@ -47,7 +47,8 @@ bool stream_read_features(const struct nonza *z, struct stream_features *out)
     out->dialback = db >= 0;
     out->dialback_errors = db >= 0 && nonza_child(z, db, NS_FEATURE_DB, "errors") >= 0;
     int sasl = nonza_child(z, 0, NS_SASL, "mechanisms");
-    for (int i = sasl + 1; sasl >= 0 && i < z->nnodes && z->node[i].depth > z->node[sasl].depth; i++)
+    for (int i = sasl + 1; sasl >= 0 && i < z->nnodes && z->node[i].depth > z->node[sasl].depth;
+         i++)
         if (str_is(z->node[i].name, "mechanism") && str_is(str_trim(z->node[i].text), "EXTERNAL"))
             out->external = true;
     return true;

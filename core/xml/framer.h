@@ -61,8 +61,8 @@ enum framer_kind { FRAMER_STREAM_OPEN, FRAMER_NONZA, FRAMER_STANZA, FRAMER_STREA
  * header (framer_header). */
 struct stream_header {
     struct str from, to, id, version, lang;
-    struct str content_ns;    /* the default namespace; absent when none is declared */
-    bool declares_dialback;   /* some prefix is bound to jabber:server:dialback */
+    struct str content_ns;  /* the default namespace; absent when none is declared */
+    bool declares_dialback; /* some prefix is bound to jabber:server:dialback */
 };
 
 enum stanza_kind { STANZA_MESSAGE, STANZA_PRESENCE, STANZA_IQ };
@@ -78,7 +78,7 @@ enum {
 
 struct stanza {
     enum stanza_kind kind;
-    unsigned odd;  /* set of STANZA_*; 0: plain */
+    unsigned odd;                        /* set of STANZA_*; 0: plain */
     struct str from, to, id, type, lang; /* unescaped, as written; absent: p == NULL */
     struct str inherited_lang;           /* of the header */
     struct str content_ns;               /* of the stream it came from */

@@ -12,8 +12,8 @@
 
 enum {
     FRAMER_CHUNK = 65536,
-    FRAMER_PIECE = 4096,         /* bytes per call into expat */
-    FRAMER_PARSER_LIFE = 65536,  /* bytes after which a parser is replaced */
+    FRAMER_PIECE = 4096,        /* bytes per call into expat */
+    FRAMER_PARSER_LIFE = 65536, /* bytes after which a parser is replaced */
     FRAMER_NS_MAX = 64,
     FACTS = 5,
 };

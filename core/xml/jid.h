@@ -1,8 +1,8 @@
 /* Addresses (RFC 7622): splitting, checking, and the one canonical form of a domain.
  *
  * Local and resource parts are checked and never rewritten: a gateway that re-normalised them would
- * make two spellings of one address. Domains have two forms: the A-label form (ASCII, lower case, no
- * trailing dot) is what we compare, hash, look up, put in dialback keys and log; the wire form
+ * make two spellings of one address. Domains have two forms: the A-label form (ASCII, lower case,
+ * no trailing dot) is what we compare, hash, look up, put in dialback keys and log; the wire form
  * (U-labels, lower case) is what a prepared address carries. For ASCII names they are equal. */
 #ifndef CORE_XML_JID_H
 #define CORE_XML_JID_H
@@ -23,8 +23,8 @@ enum jid_verdict {
 };
 
 struct domain {
-    char ascii[DOMAIN_MAX + 1]; /* A-label form */
-    char wire[JID_PART_MAX + 1];  /* U-label form */
+    char ascii[DOMAIN_MAX + 1];  /* A-label form */
+    char wire[JID_PART_MAX + 1]; /* U-label form */
 };
 
 /* Splits at the first '/', then at the first '@' before it (RFC 7622 3.1); no checks. */

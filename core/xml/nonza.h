@@ -20,8 +20,8 @@ struct nonza_attr {
 
 struct nonza_node {
     struct str ns, name;
-    struct str text; /* character data directly inside, concatenated */
-    uint16_t depth;  /* 0: the element itself */
+    struct str text;       /* character data directly inside, concatenated */
+    uint16_t depth;        /* 0: the element itself */
     uint16_t attr, nattrs; /* range in nonza.attrs */
 };
 

@@ -25,9 +25,9 @@ struct writer_target {
 
 /* Writes the stanza for another stream: its own bytes when it is plain and the addresses already
  * are the wanted ones; small deviations (address spelling, xml:lang) are spliced; anything else is
- * re-serialised from a fresh parse in which the content namespace becomes the target's for the whole
- * subtree. Returns a span: the stanza's own (retained) when unchanged, else of a new chunk; chunk
- * NULL when it cannot be done (out of memory, or the bytes are no stanza).
+ * re-serialised from a fresh parse in which the content namespace becomes the target's for the
+ * whole subtree. Returns a span: the stanza's own (retained) when unchanged, else of a new chunk;
+ * chunk NULL when it cannot be done (out of memory, or the bytes are no stanza).
  *
  * Namespaces. Source and target content namespace change places: what was ordinary content stays
  * ordinary content, and what named the target's content namespace although it was foreign where it

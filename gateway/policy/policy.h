@@ -9,14 +9,14 @@
 
 enum policy_verdict {
     POLICY_ALLOW,
-    POLICY_DENY,         /* the privacy lists: not-allowed */
-    POLICY_OFF,          /* federation is off: policy-violation */
+    POLICY_DENY, /* the privacy lists: not-allowed */
+    POLICY_OFF,  /* federation is off: policy-violation */
 };
 
 struct policy_decision {
     enum policy_verdict verdict;
-    const char *rule;    /* "privacy_mode off", "peer entry", "static route", ...; static */
-    struct str pattern;  /* the peer entry that decided; absent: none */
+    const char *rule;   /* "privacy_mode off", "peer entry", "static route", ...; static */
+    struct str pattern; /* the peer entry that decided; absent: none */
 };
 
 /* May local and remote exchange stanzas (either direction)? */

@@ -13,9 +13,9 @@ bool dialback_key(char out[DIALBACK_KEY_HEX + 1], struct str secret, struct str 
     buf_str(&message, originating);
     buf_putc(&message, ' ');
     buf_str(&message, stream_id);
-    bool ok = !message.failed && digest_sha256_hex(hashed, &secret, 1) &&
-              digest_hmac_sha256_hex(out, (struct str){hashed, DIGEST_SHA256_HEX},
-                                     buf_view(&message));
+    bool ok =
+        !message.failed && digest_sha256_hex(hashed, &secret, 1) &&
+        digest_hmac_sha256_hex(out, (struct str){hashed, DIGEST_SHA256_HEX}, buf_view(&message));
     digest_wipe(hashed, sizeof hashed);
     buf_free(&message);
     return ok;
@@ -90,9 +90,9 @@ void dialback_write(struct buf *b, const struct dialback_text *t)
     writer_attr(b, "to", t->to);
     writer_attr(b, "id", t->id);
     if (t->condition != NULL) {
-        buf_printf(b, " type='error'><error type='cancel'><%s xmlns='" NS_STANZA_ERROR
-                      "'/></error></%s>",
-                   t->condition, name);
+        buf_printf(
+            b, " type='error'><error type='cancel'><%s xmlns='" NS_STANZA_ERROR "'/></error></%s>",
+            t->condition, name);
     } else if (t->type != NULL) {
         buf_printf(b, " type='%s'/>", t->type);
     } else {

@@ -2,7 +2,8 @@
  *
  * The key follows XEP-0185: HMAC-SHA256, keyed with the hexadecimal SHA-256 of the secret, over
  * "receiving originating streamid" separated by spaces (a domain cannot contain one). All our
- * gateways share the secret, so any of them can answer as the authoritative server without state. */
+ * gateways share the secret, so any of them can answer as the authoritative server without state.
+ */
 #ifndef GATEWAY_PROTO_DIALBACK_H
 #define GATEWAY_PROTO_DIALBACK_H
 
@@ -15,7 +16,8 @@ enum { DIALBACK_KEY_HEX = DIGEST_SHA256_HEX };
 bool dialback_key(char out[DIALBACK_KEY_HEX + 1], struct str secret, struct str receiving,
                   struct str originating, struct str stream_id);
 
-/* The authoritative role (2.2): was `key` made with one of our secrets? Constant time per secret. */
+/* The authoritative role (2.2): was `key` made with one of our secrets? Constant time per secret.
+ */
 struct dialback_secrets {
     const char *current;
     char *const *previous;

@@ -131,7 +131,7 @@ static void close_gracefully(struct s2s_in *m, struct gw_actions *out, enum end_
     gw_timer_set(out, TIMER_STATE, m->cfg->timeouts.close);
 }
 
-/* ---- header ------------------------------------------------------------------------------------ */
+/* ---- header ---------------------------------------------------------------------------------- */
 
 static bool keep_address(char **spelling, char **canonical, struct str s, struct domain *scratch)
 {
@@ -141,7 +141,8 @@ static bool keep_address(char **spelling, char **canonical, struct str s, struct
            authz_keep(canonical, str_c(scratch->ascii));
 }
 
-/* RFC 6120 4.7.1, 4.7.2; NULL: acceptable. A header without from is accepted, and one without to. */
+/* RFC 6120 4.7.1, 4.7.2; NULL: acceptable. A header without from is accepted, and one without to.
+ */
 static const char *check_header(struct s2s_in *m, const struct stream_header *h,
                                 struct gw_actions *out, const char **text)
 {
@@ -180,9 +181,9 @@ static void send_features(struct s2s_in *m, struct gw_actions *out)
     size_t begin = gw_send_begin(out);
     buf_puts(&out->text, "<stream:features>");
     if (!m->encrypted && mode != SECURITY_NO_TLS)
-        buf_puts(&out->text, mode == SECURITY_TLS_REQUIRED
-                                 ? "<starttls xmlns='" NS_TLS "'><required/></starttls>"
-                                 : "<starttls xmlns='" NS_TLS "'/>");
+        buf_puts(&out->text, mode == SECURITY_TLS_REQUIRED ? "<starttls xmlns='" NS_TLS
+                                                             "'><required/></starttls>"
+                                                           : "<starttls xmlns='" NS_TLS "'/>");
     if (m->encrypted || mode != SECURITY_TLS_REQUIRED)
         buf_puts(&out->text, "<dialback xmlns='" NS_FEATURE_DB "'><errors/></dialback>");
     buf_puts(&out->text, "</stream:features>");
@@ -232,7 +233,7 @@ static void on_header(struct s2s_in *m, const struct gw_event *ev, struct gw_act
         send_features(m, out);
 }
 
-/* ---- STARTTLS ---------------------------------------------------------------------------------- */
+/* ---- STARTTLS -------------------------------------------------------------------------------- */
 
 static void on_starttls(struct s2s_in *m, struct gw_actions *out)
 {
@@ -261,18 +262,20 @@ static void on_tls_up(struct s2s_in *m, const struct gw_event *ev, struct gw_act
     const struct tls_peer *t = ev->u.tls;
     m->encrypted = true;
     gw_log(out, LOG_INFO, "tls.up", KV_C("tls", t->protocol), KV_C("cipher", t->cipher),
-           KV_C("certificate", !t->has_certificate ? "none" : t->chain_ok ? "trusted" : "untrusted"),
+           KV_C("certificate", !t->has_certificate ? "none"
+                               : t->chain_ok       ? "trusted"
+                                                   : "untrusted"),
            KV_S("msg", t->why[0] ? str_c(t->why) : STR_NONE));
 }
 
-/* ---- dialback, receiving role ------------------------------------------------------------------ */
+/* ---- dialback, receiving role ---------------------------------------------------------------- */
 
 /* `from` and `to` are the request's, as the peer wrote them. */
 static void answer_result(struct gw_actions *out, struct str from, struct str to, const char *type,
                           const char *condition)
 {
-    struct dialback_text t = {.kind = DIALBACK_RESULT, .from = to, .to = from, .type = type,
-                              .condition = condition};
+    struct dialback_text t = {
+        .kind = DIALBACK_RESULT, .from = to, .to = from, .type = type, .condition = condition};
     size_t begin = gw_send_begin(out);
     dialback_write(&out->text, &t);
     gw_send_end(out, begin);
@@ -324,8 +327,8 @@ static void ask(struct s2s_in *m, struct authz_pair *p, struct str key, uint64_t
     struct gw_action *act = gw_act(out, ACT_ASK);
     act->u.ask.ticket = p->ticket;
     act->u.ask.within_ms = time_to_ask(m, now);
-    act->u.ask.request = (struct db_request){str_c(p->local), str_c(p->remote),
-                                             {m->id, STREAM_ID_HEX}, key};
+    act->u.ask.request =
+        (struct db_request){str_c(p->local), str_c(p->remote), {m->id, STREAM_ID_HEX}, key};
 }
 
 /* Why a request is refused before any DNS work; NULL: it may be asked. */
@@ -364,8 +367,7 @@ static void refuse_result(const struct dialback_element *e, const char *conditio
 static struct authz_pair *remember(struct s2s_in *m, const struct dialback_element *e,
                                    const struct gw_actions *out)
 {
-    struct authz_pair *p =
-        authz_add(&m->authz, str_c(out->local.ascii), str_c(out->remote.ascii));
+    struct authz_pair *p = authz_add(&m->authz, str_c(out->local.ascii), str_c(out->remote.ascii));
     if (p == NULL)
         return NULL;
     p->state = AUTHZ_WAITING;
@@ -384,8 +386,7 @@ static void on_result(struct s2s_in *m, const struct dialback_element *e, uint64
         refuse_result(e, condition, out);
         return;
     }
-    struct authz_pair *p =
-        authz_find(&m->authz, str_c(out->local.ascii), str_c(out->remote.ascii));
+    struct authz_pair *p = authz_find(&m->authz, str_c(out->local.ascii), str_c(out->remote.ascii));
     if (p != NULL && p->state == AUTHZ_VALID) {
         answer_result(out, e->from, e->to, "valid", NULL);
         log_answer(out, e->from, e->to, "valid", NULL);
@@ -464,7 +465,7 @@ static void on_verdict(struct s2s_in *m, const struct gw_event *ev, struct gw_ac
     watch_dialback_only(m, out);
 }
 
-/* ---- dialback, authoritative role -------------------------------------------------------------- */
+/* ---- dialback, authoritative role ------------------------------------------------------------ */
 
 static const char *check_verify(const struct s2s_in *m, const struct dialback_element *e,
                                 struct gw_actions *out)
@@ -474,8 +475,7 @@ static const char *check_verify(const struct s2s_in *m, const struct dialback_el
         return "bad-request";
     if (gateway_config_domain(m->cfg, str_c(out->local.ascii)) == NULL)
         return "item-not-found";
-    if (!m->encrypted &&
-        policy_security(m->cfg, str_c(out->remote.ascii)) == SECURITY_TLS_REQUIRED)
+    if (!m->encrypted && policy_security(m->cfg, str_c(out->remote.ascii)) == SECURITY_TLS_REQUIRED)
         return "policy-violation";
     return NULL;
 }
@@ -485,8 +485,12 @@ static void on_verify(struct s2s_in *m, const struct dialback_element *e, struct
     const char *condition = check_verify(m, e, out);
     bool good = condition == NULL && dialback_check(m->secrets, e->key, str_c(out->remote.ascii),
                                                     str_c(out->local.ascii), e->id);
-    struct dialback_text t = {.kind = DIALBACK_VERIFY, .from = e->to, .to = e->from, .id = e->id,
-                              .type = good ? "valid" : "invalid", .condition = condition};
+    struct dialback_text t = {.kind = DIALBACK_VERIFY,
+                              .from = e->to,
+                              .to = e->from,
+                              .id = e->id,
+                              .type = good ? "valid" : "invalid",
+                              .condition = condition};
     size_t begin = gw_send_begin(out);
     dialback_write(&out->text, &t);
     gw_send_end(out, begin);
@@ -497,7 +501,7 @@ static void on_verify(struct s2s_in *m, const struct dialback_element *e, struct
     watch_dialback_only(m, out);
 }
 
-/* ---- elements ---------------------------------------------------------------------------------- */
+/* ---- elements -------------------------------------------------------------------------------- */
 
 static void on_stream_error(struct s2s_in *m, const struct nonza *z, struct gw_actions *out)
 {
@@ -587,7 +591,7 @@ static void on_stanza(struct s2s_in *m, const struct gw_event *ev, struct gw_act
     }
 }
 
-/* ---- time, configuration, end ------------------------------------------------------------------ */
+/* ---- time, configuration, end ---------------------------------------------------------------- */
 
 static void on_timer(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
 {

@@ -4,9 +4,9 @@
  * Story. A peer connects and sends its header; we check the addresses and policy, answer with ours
  * and, for version 1.0, with features. In clear the peer may start TLS, if the mode of that peer
  * allows it; then everything learnt before counts for nothing and a new header comes. It may prove
- * domain pairs by db:result (we ask the authority through ACT_ASK and answer when EV_VERDICT comes),
- * and ask us, as the authority of our domains, to verify keys by db:verify. A stanza passes only
- * when its pair is VALID on this very stream. The stream ends by the peer's closing tag, by an
+ * domain pairs by db:result (we ask the authority through ACT_ASK and answer when EV_VERDICT
+ * comes), and ask us, as the authority of our domains, to verify keys by db:verify. A stanza passes
+ * only when its pair is VALID on this very stream. The stream ends by the peer's closing tag, by an
  * error of its making, when it is idle, or after 3 s when it only asked us something.
  *
  * The machine owns its strings and table; config, secrets and env are borrowed and must outlive

@@ -132,7 +132,7 @@ static enum security_mode mode_of(const struct s2s_out *m)
     return policy_security(m->cfg, str_c(m->remote));
 }
 
-/* ---- stream set-up ----------------------------------------------------------------------------- */
+/* ---- stream set-up --------------------------------------------------------------------------- */
 
 static void send_header(struct s2s_out *m, struct gw_actions *out)
 {
@@ -146,12 +146,15 @@ static void send_result(struct s2s_out *m, struct authz_pair *p, uint64_t now,
                         struct gw_actions *out)
 {
     char key[DIALBACK_KEY_HEX + 1];
-    if (!dialback_key(key, str_c(m->secrets->current), str_c(m->remote), str_c(p->local), str_c(m->id))) {
+    if (!dialback_key(key, str_c(m->secrets->current), str_c(m->remote), str_c(p->local),
+                      str_c(m->id))) {
         rest(m, out, END_NO_MEMORY, true);
         return;
     }
-    struct dialback_text t = {.kind = DIALBACK_RESULT, .from = str_c(p->local),
-                              .to = str_c(m->remote), .key = {key, DIALBACK_KEY_HEX}};
+    struct dialback_text t = {.kind = DIALBACK_RESULT,
+                              .from = str_c(p->local),
+                              .to = str_c(m->remote),
+                              .key = {key, DIALBACK_KEY_HEX}};
     size_t begin = gw_send_begin(out);
     dialback_write(&out->text, &t);
     gw_send_end(out, begin);
@@ -165,8 +168,11 @@ static void send_result(struct s2s_out *m, struct authz_pair *p, uint64_t now,
 
 static void send_verify(struct s2s_out *m, struct verify *v, struct gw_actions *out)
 {
-    struct dialback_text t = {.kind = DIALBACK_VERIFY, .from = str_c(v->local),
-                              .to = str_c(m->remote), .id = str_c(v->id), .key = str_c(v->key)};
+    struct dialback_text t = {.kind = DIALBACK_VERIFY,
+                              .from = str_c(v->local),
+                              .to = str_c(m->remote),
+                              .id = str_c(v->id),
+                              .key = str_c(v->key)};
     size_t begin = gw_send_begin(out);
     dialback_write(&out->text, &t);
     gw_send_end(out, begin);
@@ -182,8 +188,7 @@ static void send_wanted(struct s2s_out *m, uint64_t now, struct gw_actions *out)
     while (out->n + 6 < GW_ACTIONS_MAX && (p = authz_first(&m->authz, AUTHZ_WAITING)) != NULL &&
            m->state == S2S_OUT_READY)
         send_result(m, p, now, out);
-    LIST_FOREACH(&m->verify, n, next)
-    {
+    LIST_FOREACH (&m->verify, n, next) {
         struct verify *v = CONTAINER_OF(n, struct verify, node);
         if (!v->sent && out->n + 6 < GW_ACTIONS_MAX)
             send_verify(m, v, out);
@@ -222,8 +227,9 @@ static void on_header(struct s2s_out *m, const struct gw_event *ev, struct gw_ac
     if (stream_version_1(h->version)) {
         set_state(m, m->encrypted ? S2S_OUT_TLS_FEATURES : S2S_OUT_FEATURES);
     } else if (!m->encrypted && mode_of(m) == SECURITY_TLS_REQUIRED) {
-        give_up(m, out, END_TLS_NOT_OFFERED, "TLS is required here; the peer's stream is older than"
-                                             " version 1.0 and cannot offer it");
+        give_up(m, out, END_TLS_NOT_OFFERED,
+                "TLS is required here; the peer's stream is older than"
+                " version 1.0 and cannot offer it");
     } else if (!m->dialback_declared) {
         give_up(m, out, END_NO_DIALBACK, "the peer supports no dialback");
     } else {
@@ -254,8 +260,7 @@ static void on_features(struct s2s_out *m, const struct gw_event *ev, struct gw_
     }
 }
 
-static void on_starttls_answer(struct s2s_out *m, const struct gw_event *ev,
-                               struct gw_actions *out)
+static void on_starttls_answer(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
 {
     if (nonza_is(ev->u.nonza, NS_TLS, "proceed")) {
         set_state(m, S2S_OUT_HANDSHAKE);
@@ -274,12 +279,14 @@ static void on_tls_up(struct s2s_out *m, const struct gw_event *ev, struct gw_ac
     const struct tls_peer *t = ev->u.tls;
     m->encrypted = true;
     gw_log(out, LOG_INFO, "tls.up", KV_C("tls", t->protocol), KV_C("cipher", t->cipher),
-           KV_C("certificate", !t->has_certificate ? "none" : t->chain_ok ? "trusted" : "untrusted"),
+           KV_C("certificate", !t->has_certificate ? "none"
+                               : t->chain_ok       ? "trusted"
+                                                   : "untrusted"),
            KV_S("msg", t->why[0] ? str_c(t->why) : STR_NONE));
     send_header(m, out);
 }
 
-/* ---- dialback answers -------------------------------------------------------------------------- */
+/* ---- dialback answers ------------------------------------------------------------------------ */
 
 static bool serves_nobody(const struct s2s_out *m)
 {
@@ -337,8 +344,7 @@ static void on_result(struct s2s_out *m, const struct dialback_element *e, uint6
 
 static struct verify *find_verify(const struct s2s_out *m, const char *local, struct str id)
 {
-    LIST_FOREACH(&m->verify, n, next)
-    {
+    LIST_FOREACH (&m->verify, n, next) {
         struct verify *v = CONTAINER_OF(n, struct verify, node);
         if (v->sent && str_is(id, v->id) && strcmp(v->local, local) == 0)
             return v;
@@ -377,7 +383,7 @@ static void on_verify(struct s2s_out *m, const struct dialback_element *e, uint6
     close_when_done(m, out);
 }
 
-/* ---- elements ---------------------------------------------------------------------------------- */
+/* ---- elements -------------------------------------------------------------------------------- */
 
 static void on_stream_error(struct s2s_out *m, const struct nonza *z, struct gw_actions *out)
 {
@@ -431,7 +437,7 @@ static void on_nonza(struct s2s_out *m, const struct gw_event *ev, struct gw_act
     }
 }
 
-/* ---- what the route layer wants ---------------------------------------------------------------- */
+/* ---- what the route layer wants -------------------------------------------------------------- */
 
 static void on_want_pair(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
 {
@@ -475,7 +481,7 @@ static void on_want_verify(struct s2s_out *m, const struct gw_event *ev, struct 
         send_verify(m, v, out);
 }
 
-/* ---- time, configuration, end ------------------------------------------------------------------ */
+/* ---- time, configuration, end ---------------------------------------------------------------- */
 
 /* Pairs that were asked for too long; the others get the rest of their time. */
 static void on_result_deadline(struct s2s_out *m, uint64_t now, struct gw_actions *out)

@@ -1,5 +1,5 @@
-/* An outgoing server-to-server stream: the initiating role of XEP-0220 (2.1), the asking side of its
- * verification (2.2), STARTTLS as the initiating entity (RFC 6120 5.4).
+/* An outgoing server-to-server stream: the initiating role of XEP-0220 (2.1), the asking side of
+ * its verification (2.2), STARTTLS as the initiating entity (RFC 6120 5.4).
  *
  * Story. The TCP connection to one target of a remote domain stands; we send our header, wait for
  * the peer's and, for version 1.0, for its features. The mode of that peer says whether TLS must,
@@ -20,14 +20,14 @@
 #include "gateway/proto/dialback.h"
 
 #define S2S_OUT_STATES(X)                                                                          \
-    X(HEADER)       /* ours was sent, waits for the peer's */                                      \
-    X(FEATURES)     /* waits for features, in clear */                                             \
-    X(STARTTLS)     /* <starttls/> was sent */                                                     \
+    X(HEADER)   /* ours was sent, waits for the peer's */                                          \
+    X(FEATURES) /* waits for features, in clear */                                                 \
+    X(STARTTLS) /* <starttls/> was sent */                                                         \
     X(HANDSHAKE)                                                                                   \
     X(TLS_HEADER)                                                                                  \
     X(TLS_FEATURES)                                                                                \
     X(READY)                                                                                       \
-    X(CLOSING)      /* our closing tag was sent */                                                 \
+    X(CLOSING) /* our closing tag was sent */                                                      \
     X(RESTING)
 
 enum s2s_out_state {
@@ -46,7 +46,7 @@ struct s2s_out {
     enum s2s_out_state state;
     const struct gateway_config *cfg;
     const struct dialback_secrets *secrets;
-    char *local;        /* our domain in the header */
+    char *local; /* our domain in the header */
     char *remote;
     char *id;           /* of the peer's present stream: what our keys are bound to */
     struct authz authz; /* WAITING: wanted; ASKED: db:result sent; VALID */

@@ -28,8 +28,7 @@ bool outq_push(struct outq *q, struct str stanza, uint64_t now)
 {
     const struct outq_limits *l = q->limits;
     if (q->items.count >= l->max_count || stanza.n > l->max_bytes ||
-        q->bytes > l->max_bytes - stanza.n || stanza.n > l->total ||
-        l->bytes > l->total - stanza.n)
+        q->bytes > l->max_bytes - stanza.n || stanza.n > l->total || l->bytes > l->total - stanza.n)
         return false;
     struct outq_item *it = new_item(q, stanza, now);
     if (it == NULL)

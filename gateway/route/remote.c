@@ -46,9 +46,9 @@ struct remote {
     struct outq_limits *limits;
     const struct env *env;
     struct list pairs;
-    struct list asks;    /* struct ask, open */
-    struct list decided; /* struct ask, verdict known */
-    struct outq failed;  /* stanzas to bounce */
+    struct list asks;                 /* struct ask, open */
+    struct list decided;              /* struct ask, verdict known */
+    struct outq failed;               /* stanzas to bounce */
     struct outq_limits failed_limits; /* they were within the limits once: no second check */
     size_t ntargets, target;
     bool todo;        /* RESOLVE or DIAL has not been pulled yet */
@@ -57,10 +57,10 @@ struct remote {
     bool established; /* this stream proved a pair or answered a question */
     bool progressed;  /* and sent at least one stanza */
     unsigned failures, fruitless;
-    uint64_t until; /* BACKOFF: its end; set-up: its deadline */
+    uint64_t until;                /* BACKOFF: its end; set-up: its deadline */
     const char *penalty_condition; /* BACKOFF: what new stanzas are answered */
-    struct span why; /* the step that failed last */
-    struct span handed; /* the text handed out last: valid until the next call */
+    struct span why;               /* the step that failed last */
+    struct span handed;            /* the text handed out last: valid until the next call */
 };
 
 const char *remote_state_name(enum remote_state s)
@@ -144,8 +144,7 @@ void remote_free(struct remote *r)
 
 static struct pair *find_pair(const struct remote *r, struct str local)
 {
-    LIST_FOREACH(&r->pairs, n, next)
-    {
+    LIST_FOREACH (&r->pairs, n, next) {
         struct pair *p = CONTAINER_OF(n, struct pair, node);
         if (str_is(local, p->local))
             return p;
@@ -156,8 +155,7 @@ static struct pair *find_pair(const struct remote *r, struct str local)
 /* Makes room for another pair: the first one that nothing waits in and no penalty holds. */
 static bool evict_pair(struct remote *r, uint64_t now)
 {
-    LIST_FOREACH(&r->pairs, n, next)
-    {
+    LIST_FOREACH (&r->pairs, n, next) {
         struct pair *p = CONTAINER_OF(n, struct pair, node);
         if (p->phase == PHASE_NONE && p->queue.items.first == NULL && p->retry_at <= now) {
             free_pair(p);
@@ -187,7 +185,7 @@ static struct pair *get_pair(struct remote *r, struct str local, uint64_t now)
     return p;
 }
 
-/* ---- failing ----------------------------------------------------------------------------------- */
+/* ---- failing --------------------------------------------------------------------------------- */
 
 static void fail_item(struct remote *r, struct outq_item *it, const char *condition)
 {
@@ -216,8 +214,8 @@ static void decide(struct remote *r, struct ask *a, enum verdict v)
 
 static void decide_all(struct remote *r, enum verdict v)
 {
-    LIST_FOREACH(&r->asks, n, next)
-    decide(r, CONTAINER_OF(n, struct ask, node), v);
+    LIST_FOREACH (&r->asks, n, next)
+        decide(r, CONTAINER_OF(n, struct ask, node), v);
 }
 
 static uint64_t penalty(const struct remote *r, unsigned failures)
@@ -232,8 +230,7 @@ static uint64_t penalty(const struct remote *r, unsigned failures)
 /* All targets failed, or the name did not resolve. */
 static void back_off(struct remote *r, const char *condition, uint64_t now)
 {
-    LIST_FOREACH(&r->pairs, n, next)
-    {
+    LIST_FOREACH (&r->pairs, n, next) {
         struct pair *p = CONTAINER_OF(n, struct pair, node);
         p->phase = PHASE_NONE;
         fail_pair(r, p, condition);
@@ -245,25 +242,25 @@ static void back_off(struct remote *r, const char *condition, uint64_t now)
     r->until = now + penalty(r, r->failures++);
 }
 
-/* ---- set-up ------------------------------------------------------------------------------------ */
+/* ---- set-up ---------------------------------------------------------------------------------- */
 
 static bool something_waits(const struct remote *r)
 {
     if (r->asks.first != NULL)
         return true;
-    LIST_FOREACH(&r->pairs, n, next)
-    if (CONTAINER_OF(n, struct pair, node)->queue.items.first != NULL)
-        return true;
+    LIST_FOREACH (&r->pairs, n, next)
+        if (CONTAINER_OF(n, struct pair, node)->queue.items.first != NULL)
+            return true;
     return false;
 }
 
 static void reset_stream_facts(struct remote *r)
 {
     r->established = r->progressed = false;
-    LIST_FOREACH(&r->pairs, n, next)
-    CONTAINER_OF(n, struct pair, node)->phase = PHASE_NONE;
-    LIST_FOREACH(&r->asks, n2, next2)
-    CONTAINER_OF(n2, struct ask, node)->sent = false;
+    LIST_FOREACH (&r->pairs, n, next)
+        CONTAINER_OF(n, struct pair, node)->phase = PHASE_NONE;
+    LIST_FOREACH (&r->asks, n2, next2)
+        CONTAINER_OF(n2, struct ask, node)->sent = false;
 }
 
 static void wake(struct remote *r, uint64_t now)
@@ -333,7 +330,7 @@ void remote_stream_ready(struct remote *r)
         set_state(r, REMOTE_READY);
 }
 
-/* ---- stanzas ----------------------------------------------------------------------------------- */
+/* ---- stanzas --------------------------------------------------------------------------------- */
 
 struct remote_refusal remote_stanza(struct remote *r, struct str local, struct str stanza,
                                     uint64_t now)
@@ -369,7 +366,7 @@ bool remote_may_send(const struct remote *r, struct str local)
     return p != NULL && p->phase == PHASE_OPEN && p->queue.items.first == NULL;
 }
 
-/* ---- questions --------------------------------------------------------------------------------- */
+/* ---- questions ------------------------------------------------------------------------------- */
 
 void remote_ask(struct remote *r, const struct db_request *q, uint64_t origin, uint32_t ticket,
                 uint64_t within_ms, uint64_t now)
@@ -398,8 +395,7 @@ void remote_answered(struct remote *r, const struct db_request *q, enum verdict 
                      struct str text, uint64_t now)
 {
     (void)now;
-    LIST_FOREACH(&r->asks, n, next)
-    {
+    LIST_FOREACH (&r->asks, n, next) {
         struct ask *a = CONTAINER_OF(n, struct ask, node);
         if (!a->sent || !str_is(q->local, a->local) || !str_is(q->stream_id, a->stream_id))
             continue;
@@ -411,7 +407,7 @@ void remote_answered(struct remote *r, const struct db_request *q, enum verdict 
     }
 }
 
-/* ---- the stream -------------------------------------------------------------------------------- */
+/* ---- the stream ------------------------------------------------------------------------------ */
 
 static void pair_failed(struct remote *r, struct pair *p, const char *condition, struct str text,
                         uint64_t now)
@@ -452,8 +448,7 @@ void remote_pair_result(struct remote *r, struct str local, enum pair_result res
 static void lost_stream(struct remote *r, struct str why, uint64_t now)
 {
     set_why(r, why);
-    LIST_FOREACH(&r->asks, n, next)
-    {
+    LIST_FOREACH (&r->asks, n, next) {
         struct ask *a = CONTAINER_OF(n, struct ask, node);
         if (a->sent)
             decide(r, a, VERDICT_TIMEOUT);
@@ -479,8 +474,7 @@ void remote_stream_ended(struct remote *r, struct str why, uint64_t now)
     } else if (r->state == REMOTE_READY) {
         /* It was ready and then served nothing: no better than a target that refuses. */
         set_why(r, why);
-        LIST_FOREACH(&r->asks, n, next)
-        {
+        LIST_FOREACH (&r->asks, n, next) {
             struct ask *a = CONTAINER_OF(n, struct ask, node);
             if (a->sent)
                 decide(r, a, VERDICT_TIMEOUT);
@@ -496,8 +490,8 @@ void remote_fail_all(struct remote *r, const char *condition, struct str why, ui
 {
     (void)now;
     set_why(r, why);
-    LIST_FOREACH(&r->pairs, n, next)
-    fail_pair(r, CONTAINER_OF(n, struct pair, node), condition);
+    LIST_FOREACH (&r->pairs, n, next)
+        fail_pair(r, CONTAINER_OF(n, struct pair, node), condition);
     decide_all(r, VERDICT_NOT_FOUND);
     if (r->state == REMOTE_RESOLVING || r->state == REMOTE_CONNECTING ||
         r->state == REMOTE_NEGOTIATING) {
@@ -507,7 +501,7 @@ void remote_fail_all(struct remote *r, const char *condition, struct str why, ui
     }
 }
 
-/* ---- time -------------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 static bool in_setup(const struct remote *r)
 {
@@ -531,8 +525,7 @@ static void expire_queue(struct remote *r, struct pair *p, uint64_t now)
 
 static void expire_asks(struct remote *r, uint64_t now)
 {
-    LIST_FOREACH(&r->asks, n, next)
-    {
+    LIST_FOREACH (&r->asks, n, next) {
         struct ask *a = CONTAINER_OF(n, struct ask, node);
         if (a->due > now)
             continue;
@@ -545,8 +538,7 @@ static void expire_asks(struct remote *r, uint64_t now)
 void remote_tick(struct remote *r, uint64_t now)
 {
     expire_asks(r, now);
-    LIST_FOREACH(&r->pairs, n, next)
-    {
+    LIST_FOREACH (&r->pairs, n, next) {
         struct pair *p = CONTAINER_OF(n, struct pair, node);
         expire_queue(r, p, now);
     }
@@ -569,13 +561,11 @@ bool remote_due(const struct remote *r, uint64_t *due)
     uint64_t best = UINT64_MAX;
     if (r->state == REMOTE_BACKOFF || in_setup(r))
         best = r->until;
-    LIST_FOREACH(&r->asks, n, next)
-    {
+    LIST_FOREACH (&r->asks, n, next) {
         const struct ask *a = CONTAINER_OF(n, struct ask, node);
         best = a->due < best ? a->due : best;
     }
-    LIST_FOREACH(&r->pairs, n2, next2)
-    {
+    LIST_FOREACH (&r->pairs, n2, next2) {
         const struct pair *p = CONTAINER_OF(n2, struct pair, node);
         if (p->queue.items.first == NULL)
             continue;
@@ -587,7 +577,7 @@ bool remote_due(const struct remote *r, uint64_t *due)
     return best != UINT64_MAX;
 }
 
-/* ---- outputs ----------------------------------------------------------------------------------- */
+/* ---- outputs --------------------------------------------------------------------------------- */
 
 static bool next_ended(struct remote *r, struct remote_act *out)
 {
@@ -619,15 +609,14 @@ static bool next_ended(struct remote *r, struct remote_act *out)
 
 static bool next_ask(struct remote *r, struct remote_act *out)
 {
-    LIST_FOREACH(&r->asks, n, next)
-    {
+    LIST_FOREACH (&r->asks, n, next) {
         struct ask *a = CONTAINER_OF(n, struct ask, node);
         if (a->sent)
             continue;
         a->sent = true;
         out->what = REMOTE_DO_WANT_VERIFY;
-        out->request = (struct db_request){str_c(a->local), str_c(r->domain),
-                                           str_c(a->stream_id), str_c(a->key)};
+        out->request = (struct db_request){str_c(a->local), str_c(r->domain), str_c(a->stream_id),
+                                           str_c(a->key)};
         return true;
     }
     return false;
@@ -679,9 +668,9 @@ bool remote_next(struct remote *r, uint64_t now, bool writable, struct remote_ac
         return false;
     if (next_ask(r, out))
         return true;
-    LIST_FOREACH(&r->pairs, n, next)
-    if (next_of_pair(r, CONTAINER_OF(n, struct pair, node), now, writable, out))
-        return true;
+    LIST_FOREACH (&r->pairs, n, next)
+        if (next_of_pair(r, CONTAINER_OF(n, struct pair, node), now, writable, out))
+            return true;
     return false;
 }
 
@@ -698,8 +687,8 @@ struct str remote_domain(const struct remote *r)
 size_t remote_queued(const struct remote *r)
 {
     size_t n = 0;
-    LIST_FOREACH(&r->pairs, p, next)
-    n += CONTAINER_OF(p, struct pair, node)->queue.items.count;
+    LIST_FOREACH (&r->pairs, p, next)
+        n += CONTAINER_OF(p, struct pair, node)->queue.items.count;
     return n;
 }
 
@@ -708,8 +697,7 @@ bool remote_disposable(const struct remote *r, uint64_t now)
     if (r->state != REMOTE_IDLE || r->asks.first || r->decided.first || r->failed.items.first ||
         r->close)
         return false;
-    LIST_FOREACH(&r->pairs, n, next)
-    {
+    LIST_FOREACH (&r->pairs, n, next) {
         const struct pair *p = CONTAINER_OF(n, struct pair, node);
         if (p->queue.items.first != NULL || p->retry_at > now)
             return false;

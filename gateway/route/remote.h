@@ -40,9 +40,9 @@ extern const machine_edges remote_edges[REMOTE_STATE_COUNT];
 const char *remote_state_name(enum remote_state s);
 
 struct remote_settings {
-    uint64_t queue_ms;   /* a stanza waits at most this long */
-    uint64_t setup_ms;   /* resolving to READY, all targets together */
-    size_t asks_max;     /* questions waiting per remote */
+    uint64_t queue_ms; /* a stanza waits at most this long */
+    uint64_t setup_ms; /* resolving to READY, all targets together */
+    size_t asks_max;   /* questions waiting per remote */
     size_t pairs_max;
 };
 
@@ -67,7 +67,7 @@ struct remote_act {
     struct db_request request;
     struct span stanza; /* retained: the caller releases it (or hands it on) */
     const char *condition;
-    struct str text;    /* valid until the next call */
+    struct str text; /* valid until the next call */
     uint64_t origin;
     uint32_t ticket;
     enum verdict verdict;
@@ -115,7 +115,7 @@ void remote_tick(struct remote *r, uint64_t now);
 
 /* The next thing to do; false: nothing now. `writable`: the stream takes stanzas. */
 bool remote_next(struct remote *r, uint64_t now, bool writable, struct remote_act *out);
-bool remote_due(const struct remote *r, uint64_t *due); /* when remote_tick is needed */
+bool remote_due(const struct remote *r, uint64_t *due);         /* when remote_tick is needed */
 bool remote_may_send(const struct remote *r, struct str local); /* past the queue: it is empty */
 
 enum remote_state remote_state_of(const struct remote *r);

@@ -31,7 +31,7 @@ LAYERS = [
     (r"core/stream/", "core/stream", BASE | {"core/stream", "core/xml", "core/tls"}),
     (r"core/net/", "core/net", BASE | {"core/net", "core/stream", "core/xml", "core/tls"}),
     (r"core/daemon/", "core/daemon", BASE | {"core/daemon", "core/net", "core/stream", "core/xml",
-                                             "core/tls"}),
+                                             "core/tls", "config"}),
     (r"config/", "config", BASE | {"config", "core/xml"}),
     (r"dns/(cares|resolver)[^/]*\.[ch]$", "dns", BASE | {"dns", "dns:pure", "core/net",
                                                          "core/xml"}),
