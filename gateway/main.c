@@ -57,7 +57,7 @@ static bool on_reload(void *arg)
     struct gateway_config *c = gateway_config_load(g->config_file, &errors);
     bool ok = c != NULL;
     if (ok) {
-        log_set(g->log, level_of(g, c), (enum log_format)c->log.format);
+        log_set(g->log, level_of(g, c), (enum log_format)c->log.format, (unsigned)c->log.rate);
         report_warnings(&g->worker.ctx, &errors);
         buf_clear(&errors);
         ok = worker_reload(&g->worker, c, &errors);

@@ -53,7 +53,8 @@ static struct router_config *load(const char *file)
 static void set_log(const struct app *a, const struct router_config *cfg)
 {
     int level = a->options.log_level >= 0 ? a->options.log_level : cfg->log.level;
-    log_set(a->log, (enum log_level)level, (enum log_format)cfg->log.format);
+    log_set(a->log, (enum log_level)level, (enum log_format)cfg->log.format,
+            (unsigned)cfg->log.rate);
 }
 
 static bool reload(void *arg)

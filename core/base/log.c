@@ -67,10 +67,11 @@ void log_free(struct log *l)
     mem_free(l);
 }
 
-void log_set(struct log *l, enum log_level level, enum log_format format)
+void log_set(struct log *l, enum log_level level, enum log_format format, unsigned rate)
 {
     l->level = level;
     l->format = format;
+    l->per_second = rate;
 }
 
 enum log_level log_level_of(const struct log *l)

@@ -61,7 +61,7 @@ struct log_ctx {
 /* fd is not closed by log_free. */
 struct log *log_new(int fd, enum log_level level, enum log_format format, unsigned rate);
 void log_free(struct log *l);
-void log_set(struct log *l, enum log_level level, enum log_format format);
+void log_set(struct log *l, enum log_level level, enum log_format format, unsigned rate);
 enum log_level log_level_of(const struct log *l);
 uint64_t log_lines_dropped(const struct log *l);
 

@@ -37,6 +37,7 @@ const char *framer_content_name(enum content_ns content)
     return content == CONTENT_SERVER ? NS_SERVER : NS_COMPONENT;
 }
 
+/* The first failure counts. */
 void framer_fail(struct framer *f, const char *condition, const char *text)
 {
     if (f->phase == FRAMER_FAILED)
@@ -275,6 +276,17 @@ static bool prolog_begins(struct framer *f)
     return f->phase != FRAMER_FAILED;
 }
 
+/* Directly inside the stream stands text: that is bad-format however wrong the text is, since what
+ * expat says first about `x]]>` depends on where the input was cut. */
+static bool stray_text(const struct framer *f)
+{
+    struct str s = {f->chunk->data + f->mark, unread(f)};
+    if (f->phase != FRAMER_OPEN || !between_elements(f))
+        return false;
+    s = str_trim(s);
+    return s.n && s.p[0] != '<' && s.p[0] != '&';
+}
+
 static void refuse_xml(struct framer *f)
 {
     switch (XML_GetErrorCode(f->parser)) {
@@ -296,7 +308,10 @@ static void refuse_xml(struct framer *f)
         framer_fail(f, "unsupported-encoding", "not UTF-8");
         break;
     default:
-        framer_fail(f, "not-well-formed", XML_ErrorString(XML_GetErrorCode(f->parser)));
+        if (stray_text(f))
+            framer_fail(f, "bad-format", "text directly inside the stream");
+        else
+            framer_fail(f, "not-well-formed", XML_ErrorString(XML_GetErrorCode(f->parser)));
     }
 }
 

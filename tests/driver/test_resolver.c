@@ -775,7 +775,7 @@ static void test_no_memory(void **state)
     unsigned refused = 0, failed = 0, fine = 0;
     for (unsigned long n = 1; n <= 24; n++) {
         world_open(&w, true, 1000);
-        log_set(w.log, LOG_ERROR, LOG_LOGFMT);
+        log_set(w.log, LOG_ERROR, LOG_LOGFMT, 0);
         struct got g = {.w = &w};
         mem_fail_after(n);
         struct dns_query *q = resolver_services(w.r, STR("big.lab"), on_services, &g);
