@@ -82,7 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     enum content_ns source = data[0] & 1 ? CONTENT_COMPONENT : CONTENT_SERVER;
     enum content_ns target = data[0] & 2 ? CONTENT_SERVER : CONTENT_COMPONENT;
-    struct framer *f = framed(source, " xmlns:p='outer' xmlns:s='jabber:server' xmlns:c='jabber:client'",
+    struct framer *f = framed(source,
+                              " xmlns:p='outer' xmlns:s='jabber:server' xmlns:c='jabber:client'",
                               (struct str){(const char *)data + 1, size - 1});
     struct framer_event ev;
     while (framer_next(f, &ev) == FRAMER_EVENT) {

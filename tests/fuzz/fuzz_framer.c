@@ -1,8 +1,8 @@
-/* Any bytes, in any pieces: the same events as in one piece, within the memory that the limits allow.
+/* Any bytes, in any pieces: the same events as in one piece, in the memory that the limits allow.
  *
- * Byte 0 chooses content namespace, limits and whether the framer is relaxed between pieces; byte 1
- * seeds the sizes of the pieces; the rest is the stream. Where an input breaks two rules at once the
- * pieces may decide which one is seen first: a size limit, or what is wrong further on. */
+ * Byte 0 chooses content namespace, limits and whether the framer relaxes between pieces; byte 1
+ * seeds the sizes of the pieces; the rest is the stream. Where an input breaks two rules at once
+ * the pieces may decide which one is seen first: a size limit, or what is wrong further on. */
 #include "core/xml/framer.h"
 #include "tests/unit/xml_dump.h"
 

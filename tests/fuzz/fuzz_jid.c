@@ -1,5 +1,5 @@
-/* Addresses: preparing is idempotent, both forms of a domain mean the same one, and what is accepted
- * holds nothing that could be taken for something else. */
+/* Addresses: preparing is idempotent, both forms of a domain mean the same one, and what is taken
+ * holds nothing that could be read as something else. */
 #include <stdint.h>
 #include <stdlib.h>
 

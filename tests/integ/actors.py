@@ -11,6 +11,7 @@ import socket
 import threading
 import xml.etree.ElementTree as ET
 from xml.parsers import expat
+from xml.sax.saxutils import quoteattr
 
 from labnet import C2S, LINK, WAIT, Timeout
 
@@ -80,13 +81,14 @@ class Cutter:
 
 
 class Stanza:
-    """One depth-1 element: `raw` as it came, `element` parsed within the stream's namespaces."""
+    """One depth-1 element: `raw` as it came, `element` parsed within its stream's namespaces."""
 
-    def __init__(self, raw, content):
+    def __init__(self, raw, content, header):
         self.raw, self.content = raw, content
-        self.element = ET.fromstring(
-            f"<stream:stream xmlns='{content}' xmlns:stream='{STREAM}' "
-            "xmlns:db='jabber:server:dialback'>".encode() + raw + b"</stream:stream>")[0]
+        declared = " ".join(f"{k}={quoteattr(v)}" for k, v in header.items()
+                            if k.startswith("xmlns"))
+        self.element = ET.fromstring(f"<stream:stream {declared}>".encode() + raw
+                                     + b"</stream:stream>")[0]
 
     @property
     def kind(self):
@@ -147,7 +149,7 @@ class Actor:
     def _next(self):
         while not self.backlog:
             self._more()
-        return Stanza(self.backlog.pop(0), self.content)
+        return Stanza(self.backlog.pop(0), self.content, self.cutter.header)
 
     def _run(self):
         self.sock.settimeout(None)
@@ -158,7 +160,7 @@ class Actor:
         try:
             while not self.cutter.over:
                 while self.backlog:
-                    self._take(Stanza(self.backlog.pop(0), self.content))
+                    self._take(Stanza(self.backlog.pop(0), self.content, self.cutter.header))
                 self._more()
             why = "closing tag"
         except (Ended, OSError, expat.ExpatError) as e:
@@ -254,10 +256,14 @@ class ServerUser(Actor):
                  port=C2S):
         super().__init__(address, port)
         self.domain, self.bare, self.jid = domain, f"{user}@{domain}", f"{user}@{domain}/lab"
-        self._features()
         if register:
+            # On a connection of its own: jabberd2 never answers a bind on the same one.
+            self._features()
             self._ask(f"<query xmlns='{REGISTER}'><username>{user}</username>"
                       f"<password>{password}</password></query>", to=domain)
+            self.close()
+            super().__init__(address, port)
+        self._features()
         token = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
         self.send(f"<auth xmlns='{SASL}' mechanism='PLAIN'>{token}</auth>")
         answer = self._next()

@@ -11,8 +11,7 @@ import shutil
 import signal
 from pathlib import Path
 
-import labnet
-from labnet import C2S, DNS_PORT, S2S, Net, tool, wait_for
+from labnet import C2S, DNS_PORT, S2S, Net, Proc, tool, wait_for
 
 HOST, EPMD_PORT = 32, 4369
 STARTTLS = {"no-tls": "false", "tls-optional": "optional", "tls-required": "required"}
@@ -42,36 +41,40 @@ def _home(lab, name):
     return home
 
 
-class _Ejabberd:
-    """What must be ended besides the process that was started."""
+class Ejabberd(Proc):
+    """The start script; its children carry the lab's address for epmd in their environment."""
 
-    def __init__(self, home, address):
-        self.home, self.address = home, address
+    def __init__(self, lab, name, argv, home, address, env):
+        self.home, self.mark = home, f"ERL_EPMD_ADDRESS={address}".encode()
+        super().__init__(name, argv, lab.log(name), lab.detach, env=env, cwd=home)
 
     def pids(self):
-        """The processes that carry our address for epmd in their environment."""
-        mark = f"ERL_EPMD_ADDRESS={self.address}".encode()
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    if self.mark in (entry / "environ").read_bytes().split(b"\0"):
                         yield int(entry.name)
                 except OSError:
                     continue
 
-    def close(self):
-        for sig in (signal.SIGTERM, signal.SIGKILL):
-            for pid in list(self.pids()):
-                try:
-                    os.kill(pid, sig)
-                except ProcessLookupError:
-                    continue
+    def _end(self, sig):
+        for pid in list(self.pids()):
             try:
-                wait_for(lambda: not list(self.pids()), 5, "ejabberd and its epmd to end")
-                break
-            except labnet.Timeout:
+                os.kill(pid, sig)
+            except ProcessLookupError:
                 continue
+
+    def kill(self):
+        self._end(signal.SIGKILL)
+        self.popen.wait()
+
+    def stop(self, timeout=5.0):
+        """The node, its helpers, its epmd and the start script at once."""
+        self._end(signal.SIGKILL)
+        wait_for(lambda: self.popen.poll() is not None and not list(self.pids()), timeout,
+                 "ejabberd and its epmd to end")
         shutil.rmtree(self.home, ignore_errors=True)
+        return self.popen.returncode
 
 
 def start(lab, domain="ejabberd.lab", host=HOST, mode="tls-optional", name="ejabberd"):
@@ -110,12 +113,10 @@ modules:
         "POLL=true\n")
     _own(home)
     env = dict(os.environ, ERL_EPMD_ADDRESS=ip, ERL_EPMD_PORT=str(EPMD_PORT), HOME=str(home))
-    ended = lab.at_end(_Ejabberd(home, ip))
     argv = [tool("ejabberdctl"), "--config-dir", home, "--config", home / "ejabberd.yml",
             "--ctl-config", home / "ejabberdctl.cfg", "--logs", home / "log",
             "--spool", home / "spool", "--node", f"lab{lab.net.n}@localhost", "foreground"]
-    proc = lab.spawn(name, argv, env=env, cwd=home)
-    proc.ended = ended
+    proc = lab.adopt(Ejabberd(lab, name, argv, home, ip, env))
     proc.wait_listening(ip, C2S, timeout=60)
     proc.wait_listening(ip, S2S, timeout=30)
     return proc

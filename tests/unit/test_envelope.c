@@ -67,7 +67,8 @@ static void offsets(void **state)
 static void broken(void **state)
 {
     static const char *const row[] = {
-        "", "<", "<>", "<iq", "iq>", "<iq a>", "<iq a=>", "<iq a='", "<iq a=b>", "<iq 'a'>", "< iq>",
+        "", "<", "<>", "<iq", "iq>", "<iq a>", "<iq a=>", "<iq a='", "<iq a=b>", "<iq 'a'>",
+        "< iq>",
         "<iq =''>", "<iq a=\"'>", "<iq a ", "<iq a=", "<iq a= ", "<iq /",
     };
     struct envelope e;
@@ -90,10 +91,12 @@ static void values(void **state)
     } row[] = {
         {"", "", true},        {"a", "a", true},       {"a", "b", false},      {"a", "", false},
         {"", "a", false},      {"ab", "a", false},     {"a", "ab", false},     {"&amp;", "&", true},
-        {"&amp;", "&amp;", false}, {"&#38;", "&", true}, {"&#x26;", "&", true}, {"&#X26;", "&", false},
+        {"&amp;", "&amp;", false}, {"&#38;", "&", true}, {"&#x26;", "&", true},
+        {"&#X26;", "&", false},
         {"&", "&", false},     {"&;", "", false},      {"&#;", "", false},     {"&#x;", "", false},
         {"&foo;", "foo", false}, {"&#0;", "", false},  {"&#99999999999;", "x", false},
-        {"\n", " ", true},     {"\r\n", " ", true},    {"\r\r", "  ", true},   {"&#10;", "\n", true},
+        {"\n", " ", true},     {"\r\n", " ", true},    {"\r\r", "  ", true},
+        {"&#10;", "\n", true},
         {"&#xe9;", "\xC3\xA9", true}, {"&#8364;", "\xE2\x82\xAC", true},
         {"&#x1F600;", "\xF0\x9F\x98\x80", true},
     };

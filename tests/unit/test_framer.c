@@ -72,7 +72,8 @@ static void transcripts(void **state)
         {CONTENT_SERVER, " \n" H " \r\n\t " CLOSE " \n<junk", OPEN "bytes=85\nclose bytes=16\n"},
         {CONTENT_SERVER, "<s:stream xmlns='jabber:server' xmlns:s='" NS_STREAM "'/>",
          OPEN "bytes=76\nclose bytes=0\n"},
-        {CONTENT_SERVER, H "<message to='b@b.lab' from='a&#x40;a.lab' id='1'><body>hi</body></message>",
+        {CONTENT_SERVER,
+         H "<message to='b@b.lab' from='a&#x40;a.lab' id='1'><body>hi</body></message>",
          OPEN "bytes=85\nstanza message odd=0 from=[a@a.lab] to=[b@b.lab] id=[1] "
               "span=[<message to='b@b.lab' from='a&#x40;a.lab' id='1'><body>hi</body></message>] "
               "bytes=74\n"},
@@ -84,7 +85,8 @@ static void transcripts(void **state)
          OPEN "bytes=85\nnonza (0 {jabber:server:dialback}result {}from v=[a] {}to v=[b] "
               "text=[key]) bytes=81\n"},
         {CONTENT_SERVER,
-         H "<stream:features><a xmlns='x' p:q='1' xmlns:p='y'>1<b/>2<c>3</c>4</a></stream:features>",
+         H "<stream:features><a xmlns='x' p:q='1' xmlns:p='y'>1<b/>2<c>3</c>4</a>"
+           "</stream:features>",
          OPEN "bytes=85\nnonza (0 {" NS_STREAM "}features) (1 {x}a {y}q v=[1] text=[124]) (2 {x}b) "
               "(2 {x}c text=[3]) bytes=87\n"},
         {CONTENT_SERVER, H "<foo/><message xmlns='jabber:client'/><message xmlns=''/>",
@@ -95,8 +97,8 @@ static void transcripts(void **state)
          "stanza iq odd=0 span=[<iq/>] bytes=5\n"
          "stanza iq odd=2 span=[<iq xmlns='jabber:client'/>] bytes=27\n"
          "nonza (0 {jabber:server}iq) bytes=27\n"},
-        {CONTENT_SERVER, H "<message><body>\xF0\x9F\x98\x80 &lt;<![CDATA[<x>]]>]]&gt;\r\n</body></message >",
-         NULL},
+        {CONTENT_SERVER,
+         H "<message><body>\xF0\x9F\x98\x80 &lt;<![CDATA[<x>]]>]]&gt;\r\n</body></message >", NULL},
         {CONTENT_SERVER, H "<message><body>\xEF\xBB\xBF</body></message>\r", NULL},
     };
     (void)state;
@@ -244,6 +246,9 @@ static void conditions(void **state)
         ROW("bad-format", H "<iq/> &amp;"),
         ROW("bad-format", H "<![CDATA["),
         ROW("bad-format", H "\xEF\xBB\xBF"),
+        ROW("bad-format", H "x]]>"),
+        ROW("bad-format", H " ]]>"),
+        ROW("bad-format", H "<iq/>\xFF"),
 #undef ROW
     };
     (void)state;
@@ -397,7 +402,8 @@ static void prefixes_survive(void **state)
 {
     struct framer *f = opened(CONTENT_SERVER,
                               "<x:stream xmlns='jabber:server' xmlns:x='" NS_STREAM "' "
-                              "xmlns:db='jabber:server:dialback' xmlns:odd='a&amp;b&lt;&apos;&#10;'>");
+                              "xmlns:db='jabber:server:dialback' "
+                              "xmlns:odd='a&amp;b&lt;&apos;&#10;'>");
     (void)state;
     for (unsigned round = 0; round < 3; round++) {
         for (unsigned i = 0; i < 5000 && round < 2; i++) {

@@ -187,7 +187,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_domains), cmocka_unit_test(bad_domains), cmocka_unit_test(lengths),
-        cmocka_unit_test(splits),       cmocka_unit_test(verdicts),    cmocka_unit_test(part_lengths),
+        cmocka_unit_test(splits),       cmocka_unit_test(verdicts),
+        cmocka_unit_test(part_lengths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -73,7 +73,8 @@ static void exact(void **state)
         const char *lang, *from, *to, *in, *want;
     } row[] = {
         /* The same bytes */
-        {CONTENT_SERVER, CONTENT_COMPONENT, NULL, NULL, NULL, "<message\nto=\"b\"><x xmlns='y'/></message>",
+        {CONTENT_SERVER, CONTENT_COMPONENT, NULL, NULL, NULL,
+         "<message\nto=\"b\"><x xmlns='y'/></message>",
          "<message\nto=\"b\"><x xmlns='y'/></message>"},
         {CONTENT_SERVER, CONTENT_COMPONENT, "en", "a", "b", "<iq from='a' to='b'/>",
          "<iq from='a' to='b'/>"},
@@ -88,7 +89,8 @@ static void exact(void **state)
         {CONTENT_SERVER, CONTENT_COMPONENT, NULL, "a\"'&", "b", "<iq to='x'/>",
          "<iq from='a&quot;&apos;&amp;' to='b'/>"},
         {CONTENT_SERVER, CONTENT_COMPONENT, "de", NULL, NULL, "<iq/>", "<iq xml:lang='de'/>"},
-        {CONTENT_SERVER, CONTENT_COMPONENT, "", NULL, NULL, "<iq to=''/>", "<iq xml:lang='' to=''/>"},
+        {CONTENT_SERVER, CONTENT_COMPONENT, "", NULL, NULL, "<iq to=''/>",
+         "<iq xml:lang='' to=''/>"},
         {CONTENT_SERVER, CONTENT_COMPONENT, "de", "a", "b", "<iq to='' from='B'></iq>",
          "<iq xml:lang='de' to='b' from='a'></iq>"},
         /* Written anew */
@@ -96,7 +98,8 @@ static void exact(void **state)
          "<message><body>a<![CDATA[<b>&]]>c</body></message>",
          "<message><body>a&lt;b&gt;&amp;c</body></message>"},
         {CONTENT_SERVER, CONTENT_COMPONENT, NULL, NULL, NULL,
-         "<message xmlns='jabber:server'><body>x</body></message>", "<message><body>x</body></message>"},
+         "<message xmlns='jabber:server'><body>x</body></message>",
+         "<message><body>x</body></message>"},
         {CONTENT_SERVER, CONTENT_COMPONENT, "de", "a", "b", "<s:iq to='B'><q xmlns='x'/></s:iq>",
          "<iq xmlns:stream='" NS_STREAM "' xmlns:p='outer' to='b' from='a' xml:lang='de'>"
          "<q xmlns='x'/></iq>"},
@@ -111,7 +114,8 @@ static void exact(void **state)
          "<x xmlns:s='jabber:component:accept' s:a='1' s:b='2'/></iq>"},
         {CONTENT_SERVER, CONTENT_COMPONENT, NULL, NULL, NULL,
          "<iq><x xmlns='jabber:component:accept'/><y xmlns='q'><z xmlns='jabber:server'/></y></iq>",
-         "<iq><x xmlns='jabber:server'/><y xmlns='q'><z xmlns='jabber:component:accept'/></y></iq>"},
+         "<iq><x xmlns='jabber:server'/>"
+         "<y xmlns='q'><z xmlns='jabber:component:accept'/></y></iq>"},
         {CONTENT_SERVER, CONTENT_SERVER, NULL, NULL, NULL,
          "<iq><x xmlns='jabber:component:accept'/><y xmlns='jabber:server'/></iq>",
          "<iq><x xmlns='jabber:component:accept'/><y/></iq>"},
@@ -191,12 +195,14 @@ static void trees_survive(void **state)
         "<message>\xF0\x9F\x98\x80&#x1F600;<![CDATA[\xC3\xA9]]></message>",
         "<message xml:lang='de'><body xml:lang=''>x</body><![CDATA[]]></message>",
         "<message><p:a p:b='1' b='2'><c/><p:d xmlns:p='e' p:f=''/></p:a></message>",
-        "<message xmlns:p='q' p:x='1'><a xmlns='p' p:x='2'><b xmlns='' p:x='3'/></a><![CDATA[]]></message>",
+        "<message xmlns:p='q' p:x='1'><a xmlns='p' p:x='2'><b xmlns='' p:x='3'/></a>"
+        "<![CDATA[]]></message>",
         "<message><a xmlns='x&amp;y&apos;'><b/></a><![CDATA[]]></message>",
         "<s:message><s:body s:a='1'/><x xmlns='jabber:component:accept'><y/></x></s:message>",
         "<message><x xmlns='jabber:client'><y xmlns='jabber:server'/></x></message>",
         "<iq xmlns:a='1' xmlns:b='1' a:x='' ><b:x a:y='' b:z=''/><![CDATA[]]></iq>",
-        "<iq><x xmlns:s='jabber:component:accept' s:y='1'><s:z xmlns:s='jabber:server' s:y='2'/></x></iq>",
+        "<iq><x xmlns:s='jabber:component:accept' s:y='1'>"
+        "<s:z xmlns:s='jabber:server' s:y='2'/></x></iq>",
         "<iq><x xmlns:stream='other' stream:a='1'/><stream:b/></iq>",
         "<iq><xml:x><y/><xml:z><w xmlns=''/></xml:z></xml:x><![CDATA[]]><y/></iq>",
         "<iq xmlns:xml='" NS_XML "'><p:a/></iq>",
@@ -207,7 +213,8 @@ static void trees_survive(void **state)
         if (strstr(row[i], "s:message") == NULL)
             round_trip(CONTENT_COMPONENT, row[i]);
     }
-    round_trip(CONTENT_COMPONENT, "<c:iq xmlns:c='jabber:client'><c:x><y xmlns='z'><c:v/></y></c:x></c:iq>");
+    round_trip(CONTENT_COMPONENT,
+               "<c:iq xmlns:c='jabber:client'><c:x><y xmlns='z'><c:v/></y></c:x></c:iq>");
     round_trip(CONTENT_COMPONENT, "<iq xmlns='jabber:client'><x><y xmlns=''/></x><p:z/></iq>");
 }
 
