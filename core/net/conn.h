@@ -15,7 +15,8 @@
  * Ending: conn_close is the only way. It stops reading, writes what is queued unless aborted
  * (bounded by `linger_ms`), says close-notify, closes the socket, and calls ops->closed
  * once, later, when the last handle is gone; the conn is freed after that call. Between conn_close
- * and ops->closed every other call is a no-op and no event comes. */
+ * and ops->closed no event comes, and every other call is a no-op but a second conn_close with
+ * `abort`, which ends it at once. */
 #ifndef CORE_NET_CONN_H
 #define CORE_NET_CONN_H
 

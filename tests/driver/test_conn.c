@@ -399,7 +399,7 @@ static void linger_at_third(struct side *s, const struct gw_event *ev)
     if (ev->kind == EV_STANZA && s->stanzas == 3) {
         say(s, "</stream:stream>");
         conn_close(s->c, false, 5000);
-        conn_close(s->c, true, 0); /* a no-op */
+        conn_close(s->c, false, 1); /* a no-op */
         say(s, "too late");
         struct span late = numbered(1);
         assert_false(conn_send_stanza(s->c, late));
@@ -467,9 +467,9 @@ static void test_close_at_the_last_event(void **state)
     }
 }
 
-static void test_linger_ends(void **state)
+/* A conn that lingers ends by its timer, or at once by a second close. */
+static void linger_ends(bool cut_short)
 {
-    (void)state;
     struct world w;
     struct side s;
     int fd = raw_open(&w, &s, 4096);
@@ -479,7 +479,10 @@ static void test_linger_ends(void **state)
     for (int i = 0; i < 50; i++)
         turn_once(&w);
     assert_false(s.closed);
-    w.skew += 60001;
+    if (cut_short)
+        conn_close(s.c, true, 0);
+    else
+        w.skew += 60001;
     SPIN_UNTIL(&w, s.closed);
     close(fd);
     side_end(&s, &w);
@@ -494,6 +497,13 @@ static void test_linger_ends(void **state)
     close(fd);
     side_end(&s, &w);
     world_close(&w);
+}
+
+static void test_linger_ends(void **state)
+{
+    (void)state;
+    linger_ends(false);
+    linger_ends(true);
 }
 
 /* Allocation failures end the conn with LOST or are reported; nothing leaks. */
