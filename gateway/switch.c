@@ -93,6 +93,11 @@ static struct remote_refusal send_outward(struct worker *w, struct span stanza, 
     }
     if (peer_send_now(p, local, &stanza))
         return (struct remote_refusal){NULL, STR_NONE};
+    if (w->draining) { /* nobody would empty the queue any more */
+        span_release(&stanza);
+        peer_kick(p);
+        return (struct remote_refusal){"remote-server-timeout", STR("the gateway is stopping")};
+    }
     struct remote_refusal r = remote_stanza(p->remote, local, stanza.s, loop_now(&w->loop));
     span_release(&stanza);
     peer_kick(p);
