@@ -162,11 +162,10 @@ lint: ## include order, banned functions, sizes, formatting
 
 # ---- fuzzing -----------------------------------------------------------------------------------
 TIME ?= 60
-FUZZ_SRC = $(PURE_SRC)
-$(B)/fuzz/replay-%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(PURE_LIB)
+$(B)/fuzz/replay-%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(FAKES) $(PURE_LIB)
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
-	$(Q)$(CC) $(ALL_CFLAGS) -MF $@.d $(ALL_LDFLAGS) $(filter %.c,$^) $(FAKES) $(PURE_LIB) $(PURE_LIBS) -o $@
+	$(Q)$(CC) $(ALL_CFLAGS) -MF $@.d $(ALL_LDFLAGS) $(filter-out %.flags,$^) $(PURE_LIBS) -o $@
 fuzz-replay: $(patsubst fuzz_%,$(B)/fuzz/replay-%,$(FUZZERS))
 	@:
 build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(PURE_SRC) $(wildcard tests/fake/*.c)

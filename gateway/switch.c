@@ -58,6 +58,17 @@ static struct span restamp(const struct stanza *st, enum content_ns content, con
     return out;
 }
 
+/* A stanza written anew can be larger than it came, and one from the inside larger than others take:
+ * it would end the other stream for everybody. Releases one that is. */
+#define TOO_LARGE "the stanza is larger than limits.stanza_size"
+static bool too_large(const struct worker *w, struct span *s)
+{
+    if (s->s.n <= w->cfg->limits.stanza_size)
+        return false;
+    span_release(s);
+    return true;
+}
+
 /* ---- outward --------------------------------------------------------------------------------- */
 
 void switch_answer_inside(struct worker *w, const struct stanza *st, const char *condition,
@@ -158,8 +169,12 @@ void switch_outward(struct worker *w, const struct stanza *st)
     struct remote_refusal r = {condition, str_c(text)};
     if (condition == NULL) {
         struct span out = restamp(st, CONTENT_SERVER, &from, &local, &to, &remote);
-        r = out.chunk == NULL ? (struct remote_refusal){"resource-constraint", STR("out of memory")}
-                              : send_outward(w, out, str_c(local.ascii), str_c(remote.ascii));
+        if (out.chunk == NULL)
+            r = (struct remote_refusal){"resource-constraint", STR("out of memory")};
+        else if (too_large(w, &out))
+            r = (struct remote_refusal){"policy-violation", STR(TOO_LARGE)};
+        else
+            r = send_outward(w, out, str_c(local.ascii), str_c(remote.ascii));
     }
     if (r.condition == NULL)
         return;
@@ -205,7 +220,10 @@ void switch_inward(struct worker *w, const struct stanza *st, struct str local, 
                              "the gateway is out of memory");
         return;
     }
-    link_send(w, out);
+    if (too_large(w, &out))
+        switch_bounce_inward(w, st, local, remote, "modify", "policy-violation", TOO_LARGE);
+    else
+        link_send(w, out);
 }
 
 /* ---- stanzas of which only the bytes are left ------------------------------------------------ */
