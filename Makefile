@@ -18,6 +18,7 @@ DEPS_BUILD := gcc make pkg-config libc6-dev libstrophe-dev libexpat1-dev libssl-
               libuv1-dev libidn2-dev libconfig-dev libjansson-dev libcmocka-dev uthash-dev python3
 DEPS_TEST  := prosody lua-unbound dnsmasq-base tshark python3-pytest python3-dnspython openssl \
               ca-certificates procps iproute2
+DEPS_CONTAINER := podman runc debootstrap
 DEPS_DEV   := clang clang-format clang-tidy cppcheck libclang-rt-14-dev valgrind
 
 PKGS := libstrophe expat openssl libcares libuv libidn2 libconfig jansson
@@ -31,7 +32,8 @@ endif
 CC      ?= gcc
 CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wformat=2 -Wswitch -Wvla
-HARDEN  := -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
+HARDEN  := -fstack-protector-strong -fstack-clash-protection -fPIE \
+           $(if $(filter x86_64,$(shell uname -m)),-fcf-protection)
 ifeq ($(BUILD),release)
 HARDEN  += -D_FORTIFY_SOURCE=3
 endif
@@ -131,7 +133,7 @@ $(B)/tests/driver/%: $(B)/tests/driver/%.o $(FAKES) $(DRIVER_LIB) $(PURE_LIB)
 	$(call program,$(ALL_LIBS) -lcmocka)
 
 # ---- tests -------------------------------------------------------------------------------------
-.PHONY: check test asan tsan lint fuzz fuzz-replay integ lab lab-up lab-down
+.PHONY: check test asan tsan lint fuzz fuzz-replay integ lab lab-up lab-mode lab-down container
 # `check` needs the -dev packages only: unit, machine, replay and driver tests, the fuzz corpora.
 check: all $(TESTS_PURE) $(TESTS_DRV) fuzz-replay ## unit, machine and replay tests
 	@tests/run-cmocka $(TESTS_PURE) $(TESTS_DRV) $(wildcard $(B)/fuzz/replay-*)
@@ -149,8 +151,15 @@ lab: deps ## build, and let two lab domains federate in each security mode
 lab-up: deps ## bring the lab up and leave it running
 	@$(MAKE) --no-print-directory -j$(JOBS) all
 	@$(PYTHON) tests/lab/lab.py up
+lab-mode: ## toggle the mode of a lab left running: make lab-mode MODE=tls-required
+	@$(PYTHON) tests/lab/lab.py mode $(MODE)
 lab-down: ## end the lab that lab-up left running
 	@$(PYTHON) tests/lab/lab.py down
+
+container: deps ## build the image and federate from containers of it, without a Docker engine (root)
+	$(call apt_install,$(DEPS_CONTAINER))
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@tests/container/run
 
 asan: ## check under AddressSanitizer and UndefinedBehaviorSanitizer
 	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 $(MAKE) --no-print-directory BUILD=asan CFLAGS=-g check

@@ -6,20 +6,30 @@
 #include "core/base/mem.h"
 #include "gateway/policy/policy.h"
 
-enum { LINGER_MS = 5000, DRAIN_LINGER_MS = 500 };
+enum { LINGER_MS = 5000, DRAIN_LINGER_MS = 500, ANSWERS_HIGH = 64 * 1024, ANSWERS_LOW = 16 * 1024 };
 
 /* ---- limits per source ----------------------------------------------------------------------- */
+
+/* Who has one address of IPv6 has 2^64 of them. */
+static struct ip network_of(const struct ip *ip)
+{
+    struct ip net = *ip;
+    if (net.len == 16)
+        memset(net.bytes + 8, 0, 8);
+    return net;
+}
 
 static struct source *source_of(struct worker *w, const struct ip *ip, bool create)
 {
     struct source *s;
-    HASH_FIND(hh, w->sources, ip, sizeof *ip, s);
+    const struct ip net = network_of(ip);
+    HASH_FIND(hh, w->sources, &net, sizeof net, s);
     if (s != NULL || !create)
         return s;
     s = mem_zalloc(sizeof *s);
     if (s == NULL)
         return NULL;
-    s->ip = *ip;
+    s->ip = net;
     HASH_ADD(hh, w->sources, ip, sizeof s->ip, s);
     if (s->hh.tbl == NULL) {
         mem_free(s);
@@ -82,18 +92,46 @@ static void note_names(struct in_session *in)
 static void step(void *machine, const struct gw_event *ev, struct gw_actions *out)
 {
     struct s2s_in *m = machine;
+    struct in_session *in = CONTAINER_OF(m, struct in_session, m);
     s2s_in_step(m, ev, out);
-    note_names(CONTAINER_OF(m, struct in_session, m));
+    note_names(in);
+    if (!in->full && conn_above_high(in->s.conn)) { /* who does not read is not read from */
+        in->full = true;
+        conn_pause(in->s.conn);
+    }
 }
 
+static void drained(struct session *s)
+{
+    struct in_session *in = (struct in_session *)s;
+    if (in->full)
+        conn_resume(in->s.conn);
+    in->full = false;
+}
+
+static void tell_verdict(struct in_session *in, uint32_t ticket, enum verdict v, struct str text)
+{
+    struct gw_event ev = {.kind = EV_VERDICT, .now_ms = loop_now(&in->w->loop)};
+    ev.u.verdict.ticket = ticket;
+    ev.u.verdict.verdict = v;
+    ev.u.verdict.text = text;
+    session_event(&in->s, &ev);
+}
+
+/* One address has no more questions open than it may have connections: names that never resolve
+ * must not take the place of everybody else's. */
 static void ask(struct in_session *in, const struct gw_action *act)
 {
     const struct db_request *q = &act->u.ask.request;
-    struct peer *p = peer_get(in->w, q->remote, q->local);
+    struct source *src = source_of(in->w, &in->from.ip, false);
+    bool room = src != NULL && src->asking < in->w->cfg->limits.connections_per_source;
+    struct peer *p = room ? peer_get(in->w, q->remote, q->local) : NULL;
     if (p == NULL) {
-        accept_verdict(in->w, in->sid, act->u.ask.ticket, VERDICT_BUSY, STR_NONE);
+        tell_verdict(in, act->u.ask.ticket, VERDICT_BUSY, STR_NONE);
         return;
     }
+    in->asking++;
+    src->asking++;
     in->w->n.dialback_asked++;
     remote_ask(p->remote, q, in->sid, act->u.ask.ticket, act->u.ask.within_ms,
                loop_now(&in->w->loop));
@@ -161,6 +199,9 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
 
 static void forget(struct in_session *in)
 {
+    struct source *src = source_of(in->w, &in->from.ip, false);
+    if (src != NULL)
+        src->asking -= in->asking;
     source_leaves(in->w, &in->from.ip);
     list_remove(&in->node);
     HASH_DEL(in->w->in_by_sid, in);
@@ -178,7 +219,7 @@ static void closed(struct session *s)
 }
 
 static const struct session_ops in_ops = {
-    .step = step, .act = act, .ended = ended, .closed = closed};
+    .step = step, .act = act, .ended = ended, .drained = drained, .closed = closed};
 
 static struct in_session *new_session(struct worker *w, const struct endpoint *from)
 {
@@ -248,7 +289,8 @@ static void on_accept(void *arg, uv_tcp_t *tcp)
         session_discard(tcp);
         return;
     }
-    struct conn_options opt = {.content = CONTENT_SERVER, .limits = &w->limits_unproven};
+    struct conn_options opt = {.content = CONTENT_SERVER, .limits = &w->limits_unproven,
+                               .high_mark = ANSWERS_HIGH, .low_mark = ANSWERS_LOW};
     log_ev(&in->s.log, LOG_INFO, "s2s.accepted", KV_I("connections", HASH_COUNT(w->in_by_sid)));
     if (!session_start(&in->s, &w->loop, tcp, &opt)) {
         forget(in);
@@ -305,11 +347,11 @@ void accept_verdict(struct worker *w, uint32_t sid, uint32_t ticket, enum verdic
     HASH_FIND(hh, w->in_by_sid, &sid, sizeof sid, in);
     if (in == NULL)
         return; /* it is gone; sids are never used again */
-    struct gw_event ev = {.kind = EV_VERDICT, .now_ms = loop_now(&w->loop)};
-    ev.u.verdict.ticket = ticket;
-    ev.u.verdict.verdict = v;
-    ev.u.verdict.text = text;
-    session_event(&in->s, &ev);
+    struct source *src = source_of(w, &in->from.ip, false);
+    in->asking--;
+    if (src != NULL)
+        src->asking--;
+    tell_verdict(in, ticket, v, text);
 }
 
 static void for_all(struct worker *w, void (*f)(struct in_session *in, void *arg), void *arg)

@@ -26,7 +26,7 @@ static const struct cfg_link *settings(const struct worker *w)
 
 /* ---- holding --------------------------------------------------------------------------------- */
 
-static void bounce_held(struct worker *w)
+void link_bounce_held(struct worker *w)
 {
     struct outq_item *it;
     while ((it = outq_pop(&w->link.hold)) != NULL) {
@@ -38,7 +38,7 @@ static void bounce_held(struct worker *w)
 
 static void on_hold_timer(struct timer *t)
 {
-    bounce_held(CONTAINER_OF(t, struct link, hold_timer)->w);
+    link_bounce_held(CONTAINER_OF(t, struct link, hold_timer)->w);
 }
 
 static bool hold_over(const struct worker *w)

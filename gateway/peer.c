@@ -170,7 +170,10 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
     describe_end(o, reason, text, why, sizeof why);
     o->peer = NULL;
     p->out = NULL;
-    remote_stream_ended(p->remote, str_c(why), loop_now(s->loop));
+    if (o->m.reset)
+        remote_stream_reset(p->remote, str_c(why), loop_now(s->loop));
+    else
+        remote_stream_ended(p->remote, str_c(why), loop_now(s->loop));
     peer_kick(p);
 }
 
@@ -515,10 +518,24 @@ static void arm(struct peer *p)
         loop_timer_clear(&p->w->loop, &p->timer);
 }
 
+/* Our closing tag is out: whatever comes now belongs on another stream, without waiting for the
+ * peer's closing tag. */
+static void leave_closing(struct peer *p)
+{
+    struct out_session *o = p->out;
+    if (o == NULL || o->m.state != S2S_OUT_CLOSING || p->w->draining)
+        return;
+    o->peer = NULL;
+    p->out = NULL;
+    remote_stream_ended(p->remote, STR("the stream was closed for want of use"),
+                        loop_now(&p->w->loop));
+}
+
 static void on_kick(struct loop_task *t)
 {
     struct peer *p = CONTAINER_OF(t, struct peer, kick);
     struct remote_act a;
+    leave_closing(p);
     while (remote_next(p->remote, loop_now(&p->w->loop), writable(p), &a))
         carry_out(p, &a);
     if (p->out == NULL && remote_disposable(p->remote, loop_now(&p->w->loop)))

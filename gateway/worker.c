@@ -251,6 +251,7 @@ void worker_drain(struct worker *w, void (*drained)(void *arg), void *arg)
            KV_I("streams_in", w->in_unproven.count + w->in_proven.count),
            KV_I("streams_out", w->out.count), KV_I("queued", w->outq.count));
     accept_close(w);
+    link_bounce_held(w); /* while there still are streams to answer on */
     peer_drain(w, false);
     accept_drain(w, false);
     worker_check_drained(w);

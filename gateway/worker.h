@@ -38,16 +38,19 @@ struct in_session {
     UT_hash_handle hh;     /* worker.in_by_sid */
     struct list_node node; /* worker.in_unproven or worker.in_proven */
     bool paused;           /* by the link's back-pressure */
+    bool full;             /* paused until the peer reads our answers */
+    uint32_t asking;       /* keys of this stream that are being verified */
     uint64_t stanzas;
     struct endpoint from;
     char addr[ENDPOINT_TEXT]; /* the same for people */
     char pair[PAIR_TEXT];
 };
 
-/* How many connections one address has. */
+/* What one address, or one /64 network of IPv6, takes up. */
 struct source {
     struct ip ip;
     uint32_t connections;
+    uint32_t asking; /* keys that are being verified for it */
     UT_hash_handle hh;
 };
 
@@ -183,6 +186,7 @@ void peer_free_all(struct worker *w);
 void link_open(struct worker *w);
 void link_send(struct worker *w, struct span stanza); /* takes the reference over */
 void link_reload(struct worker *w, bool changed);     /* changed: the link's own settings */
+void link_bounce_held(struct worker *w); /* what waits for the inside will wait in vain */
 void link_drain(struct worker *w, bool now);
 void link_close(struct worker *w); /* frees what is left */
 

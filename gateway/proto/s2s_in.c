@@ -103,6 +103,10 @@ static void refuse(struct s2s_in *m, struct gw_actions *out, const char *conditi
         rest(m, out, END_TLS_FAILED, true);
         return;
     }
+    if (m->state == S2S_IN_CLOSING) { /* our closing tag was the last that we say (4.4) */
+        rest(m, out, m->reason, false);
+        return;
+    }
     if (!m->header_sent && !send_header(m, out, str_c(m->to), str_c(m->from), true)) {
         rest(m, out, END_NO_MEMORY, true);
         return;
@@ -225,6 +229,10 @@ static void on_header(struct s2s_in *m, const struct gw_event *ev, struct gw_act
         refuse(m, out, "policy-violation", "TLS is required and needs a version 1.0 stream");
         return;
     }
+    if (m->encrypted && mode_of(m, m->remote) == SECURITY_NO_TLS) { /* since the handshake began */
+        refuse(m, out, "reset", "the security mode has changed");
+        return;
+    }
     set_state(m, m->encrypted ? S2S_IN_SECURE : S2S_IN_CLEAR);
     gw_log(out, LOG_INFO, "s2s.stream.open", KV_S("from", h->from), KV_S("to", h->to),
            KV_C("id", m->id), KV_S("version", h->version), KV_S("lang", h->lang),
@@ -235,7 +243,12 @@ static void on_header(struct s2s_in *m, const struct gw_event *ev, struct gw_act
 
 /* ---- STARTTLS -------------------------------------------------------------------------------- */
 
-static void on_starttls(struct s2s_in *m, struct gw_actions *out)
+static bool authorised(const struct s2s_in *m)
+{
+    return authz_first(&m->authz, AUTHZ_VALID) != NULL;
+}
+
+static void on_starttls(struct s2s_in *m, uint64_t now, struct gw_actions *out)
 {
     if (m->state != S2S_IN_CLEAR) {
         refuse(m, out, "policy-violation", "TLS is already there");
@@ -248,6 +261,11 @@ static void on_starttls(struct s2s_in *m, struct gw_actions *out)
         return;
     }
     gw_send(out, "<proceed xmlns='" NS_TLS "'/>");
+    if (authorised(m)) { /* it has to prove itself anew, and has as long as a stranger */
+        gw_timer_clear(out, TIMER_KEEPALIVE);
+        gw_timer_set(out, TIMER_SETUP, m->cfg->timeouts.auth);
+        m->opened_ms = now;
+    }
     authz_free(&m->authz); /* also the open questions: their verdicts find no entry any more */
     m->header_sent = false;
     set_state(m, S2S_IN_HANDSHAKE);
@@ -293,11 +311,6 @@ static bool request_open(const struct s2s_in *m)
     return authz_first(&m->authz, AUTHZ_ASKED) || authz_first(&m->authz, AUTHZ_WAITING);
 }
 
-static bool authorised(const struct s2s_in *m)
-{
-    return authz_first(&m->authz, AUTHZ_VALID) != NULL;
-}
-
 /* Arms or disarms the timer of streams that only ask us things. */
 static void watch_dialback_only(struct s2s_in *m, struct gw_actions *out)
 {
@@ -313,8 +326,9 @@ static uint64_t time_to_ask(const struct s2s_in *m, uint64_t now)
     uint64_t within = m->cfg->dialback.timeout;
     if (authorised(m))
         return within;
-    uint64_t end = m->opened_ms + m->cfg->timeouts.auth;
-    uint64_t left = end > now + ANSWER_MARGIN_MS ? end - now - ANSWER_MARGIN_MS : 1;
+    uint64_t auth = m->cfg->timeouts.auth, end = m->opened_ms + auth;
+    uint64_t margin = auth / 4 < ANSWER_MARGIN_MS ? auth / 4 : ANSWER_MARGIN_MS;
+    uint64_t left = end > now + margin ? end - now - margin : 1;
     return left < within ? left : within;
 }
 
@@ -508,6 +522,10 @@ static void on_stream_error(struct s2s_in *m, const struct nonza *z, struct gw_a
     struct str condition, text;
     stream_read_error(z, &condition, &text);
     gw_log(out, LOG_NOTICE, "s2s.error.received", KV_S("reason", condition), KV_S("msg", text));
+    if (m->state == S2S_IN_CLOSING) {
+        rest(m, out, m->reason, false);
+        return;
+    }
     gw_send(out, STREAM_CLOSE_TAG);
     rest(m, out, END_STREAM_ERROR_RECEIVED, false);
 }
@@ -521,7 +539,7 @@ static void on_nonza(struct s2s_in *m, const struct gw_event *ev, struct gw_acti
     } else if (m->state == S2S_IN_CLOSING) {
         return;
     } else if (nonza_is(z, NS_TLS, "starttls")) {
-        on_starttls(m, out);
+        on_starttls(m, ev->now_ms, out);
     } else if (e.kind == DIALBACK_NOT) {
         refuse(m, out, "unsupported-stanza-type", "this element is not expected on this stream");
     } else if (e.type != DIALBACK_REQUEST) {
@@ -600,7 +618,8 @@ static void on_timer(struct s2s_in *m, const struct gw_event *ev, struct gw_acti
         refuse(m, out, "connection-timeout", "not authorised in time");
         break;
     case TIMER_STATE:
-        rest(m, out, m->reason, false);
+        if (m->state == S2S_IN_CLOSING)
+            rest(m, out, m->reason, false);
         break;
     case TIMER_ASKED:
         if (m->answered_verify && !authorised(m) && !request_open(m)) {
@@ -630,7 +649,7 @@ static bool mode_broken(const struct s2s_in *m, const char *remote)
 
 static void on_policy(struct s2s_in *m, struct gw_actions *out)
 {
-    if (m->state != S2S_IN_CLEAR && m->state != S2S_IN_SECURE)
+    if (m->state != S2S_IN_CLEAR && m->state != S2S_IN_SECURE && m->state != S2S_IN_CLOSING)
         return; /* the header will be checked against the new policy */
     bool broken = m->remote != NULL && mode_broken(m, m->remote);
     for (size_t i = 0; i < m->authz.n; i++) {
@@ -642,7 +661,7 @@ static void on_policy(struct s2s_in *m, struct gw_actions *out)
         }
         broken = broken || mode_broken(m, p->remote);
     }
-    if (broken)
+    if (broken && m->state != S2S_IN_CLOSING)
         close_gracefully(m, out, END_DRAINED, "reset", "the security mode has changed");
 }
 
@@ -662,7 +681,8 @@ static void on_stream_close(struct s2s_in *m, struct gw_actions *out)
         rest(m, out, m->reason, false);
         return;
     }
-    gw_send(out, STREAM_CLOSE_TAG);
+    if (m->header_sent)
+        gw_send(out, STREAM_CLOSE_TAG);
     if (m->answered_verify && !authorised(m))
         gw_log(out, LOG_INFO, "s2s.dialback-only", KV_C("id", m->id));
     rest(m, out, m->answered_verify && !authorised(m) ? END_DIALBACK_ONLY : END_PEER_CLOSED, false);
@@ -714,6 +734,8 @@ void s2s_in_step(struct s2s_in *m, const struct gw_event *ev, struct gw_actions 
         on_policy(m, out);
         break;
     case EV_DRAIN:
+        if (m->state == S2S_IN_CLOSING)
+            break; /* what is under way still comes, until the deadline */
         close_gracefully(m, out, END_DRAINED, "system-shutdown", "this server is stopping");
         break;
     case EV_LOST:

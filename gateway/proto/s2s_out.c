@@ -23,6 +23,7 @@ const machine_edges s2s_out_edges[S2S_OUT_STATE_COUNT] = {
 struct verify {
     struct list_node node;
     bool sent;
+    uint64_t since; /* ms: when it was sent */
     char *local, *id, *key;
 };
 
@@ -69,6 +70,7 @@ void s2s_out_free(struct s2s_out *m)
 void s2s_out_set_config(struct s2s_out *m, const struct gateway_config *cfg)
 {
     m->cfg = cfg;
+    m->authz.max = cfg->limits.pairs_per_stream;
 }
 
 bool s2s_out_valid(const struct s2s_out *m, struct str local)
@@ -106,6 +108,10 @@ static void refuse(struct s2s_out *m, struct gw_actions *out, const char *condit
 {
     if (m->state == S2S_OUT_HANDSHAKE) { /* no text between the handshake's bytes */
         rest(m, out, END_TLS_FAILED, true);
+        return;
+    }
+    if (m->state == S2S_OUT_CLOSING) { /* our closing tag was the last that we say (4.4) */
+        rest(m, out, m->reason, false);
         return;
     }
     size_t begin = gw_send_begin(out);
@@ -158,15 +164,13 @@ static void send_result(struct s2s_out *m, struct authz_pair *p, uint64_t now,
     size_t begin = gw_send_begin(out);
     dialback_write(&out->text, &t);
     gw_send_end(out, begin);
-    if (authz_first(&m->authz, AUTHZ_ASKED) == NULL)
-        gw_timer_set(out, TIMER_STATE, m->cfg->dialback.timeout);
     p->state = AUTHZ_ASKED;
     p->since = now;
     gw_log(out, LOG_INFO, "dialback.result.sent", KV_C("from", p->local), KV_C("to", m->remote),
            KV_C("id", m->id));
 }
 
-static void send_verify(struct s2s_out *m, struct verify *v, struct gw_actions *out)
+static void send_verify(struct s2s_out *m, struct verify *v, uint64_t now, struct gw_actions *out)
 {
     struct dialback_text t = {.kind = DIALBACK_VERIFY,
                               .from = str_c(v->local),
@@ -177,6 +181,7 @@ static void send_verify(struct s2s_out *m, struct verify *v, struct gw_actions *
     dialback_write(&out->text, &t);
     gw_send_end(out, begin);
     v->sent = true;
+    v->since = now;
     gw_log(out, LOG_INFO, "dialback.verify.sent", KV_C("from", v->local), KV_C("to", m->remote),
            KV_C("id", v->id));
 }
@@ -191,8 +196,29 @@ static void send_wanted(struct s2s_out *m, uint64_t now, struct gw_actions *out)
     LIST_FOREACH (&m->verify, n, next) {
         struct verify *v = CONTAINER_OF(n, struct verify, node);
         if (!v->sent && out->n + 6 < GW_ACTIONS_MAX)
-            send_verify(m, v, out);
+            send_verify(m, v, now, out);
     }
+}
+
+/* Whatever was asked has dialback.timeout to be answered; the oldest question sets the timer. */
+static void watch_deadline(const struct s2s_out *m, uint64_t now, struct gw_actions *out)
+{
+    uint64_t oldest = UINT64_MAX, limit = m->cfg->dialback.timeout;
+    if (m->state != S2S_OUT_READY)
+        return;
+    for (size_t i = 0; i < m->authz.n; i++)
+        if (m->authz.v[i].state == AUTHZ_ASKED && m->authz.v[i].since < oldest)
+            oldest = m->authz.v[i].since;
+    LIST_FOREACH(&m->verify, n, next)
+    {
+        const struct verify *v = CONTAINER_OF(n, struct verify, node);
+        if (v->sent && v->since < oldest)
+            oldest = v->since;
+    }
+    if (oldest == UINT64_MAX)
+        gw_timer_clear(out, TIMER_STATE);
+    else
+        gw_timer_set(out, TIMER_STATE, oldest + limit > now ? oldest + limit - now : 1);
 }
 
 static void become_ready(struct s2s_out *m, uint64_t now, struct gw_actions *out)
@@ -207,6 +233,7 @@ static void become_ready(struct s2s_out *m, uint64_t now, struct gw_actions *out
     gw_timer_set(out, TIMER_KEEPALIVE, m->cfg->timeouts.keepalive);
     gw_act(out, ACT_READY);
     send_wanted(m, now, out);
+    watch_deadline(m, now, out);
 }
 
 static void on_header(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
@@ -283,7 +310,11 @@ static void on_tls_up(struct s2s_out *m, const struct gw_event *ev, struct gw_ac
                                : t->chain_ok       ? "trusted"
                                                    : "untrusted"),
            KV_S("msg", t->why[0] ? str_c(t->why) : STR_NONE));
-    send_header(m, out);
+    m->reset = mode_of(m) == SECURITY_NO_TLS; /* since the handshake began */
+    if (m->reset)
+        rest(m, out, END_DRAINED, false);
+    else
+        send_header(m, out);
 }
 
 /* ---- dialback answers ------------------------------------------------------------------------ */
@@ -337,8 +368,7 @@ static void on_result(struct s2s_out *m, const struct dialback_element *e, uint6
                     e->type == DIALBACK_INVALID ? STR("invalid") : e->condition);
     }
     send_wanted(m, now, out);
-    if (authz_first(&m->authz, AUTHZ_ASKED) == NULL)
-        gw_timer_clear(out, TIMER_STATE);
+    watch_deadline(m, now, out);
     close_when_done(m, out);
 }
 
@@ -380,6 +410,7 @@ static void on_verify(struct s2s_out *m, const struct dialback_element *e, uint6
            KV_C("type", e->type == DIALBACK_ERROR ? "error" : verdict_name(verdict)),
            KV_S("reason", e->condition));
     send_wanted(m, now, out);
+    watch_deadline(m, now, out);
     close_when_done(m, out);
 }
 
@@ -389,7 +420,12 @@ static void on_stream_error(struct s2s_out *m, const struct nonza *z, struct gw_
 {
     struct str condition, text;
     stream_read_error(z, &condition, &text);
+    m->reset = str_is(condition, "reset");
     gw_log(out, LOG_NOTICE, "s2s.error.received", KV_S("reason", condition), KV_S("msg", text));
+    if (m->state == S2S_OUT_CLOSING) {
+        rest(m, out, m->reason, false);
+        return;
+    }
     gw_send(out, STREAM_CLOSE_TAG);
     rest(m, out, END_STREAM_ERROR_RECEIVED, false);
 }
@@ -455,6 +491,7 @@ static void on_want_pair(struct s2s_out *m, const struct gw_event *ev, struct gw
     p->since = ev->now_ms;
     if (m->state == S2S_OUT_READY)
         send_wanted(m, ev->now_ms, out);
+    watch_deadline(m, ev->now_ms, out);
 }
 
 static void on_want_verify(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
@@ -478,34 +515,45 @@ static void on_want_verify(struct s2s_out *m, const struct gw_event *ev, struct 
         return;
     }
     if (m->state == S2S_OUT_READY)
-        send_verify(m, v, out);
+        send_verify(m, v, ev->now_ms, out);
+    watch_deadline(m, ev->now_ms, out);
 }
 
 /* ---- time, configuration, end ---------------------------------------------------------------- */
 
-/* Pairs that were asked for too long; the others get the rest of their time. */
-static void on_result_deadline(struct s2s_out *m, uint64_t now, struct gw_actions *out)
+/* Questions that were not answered: whoever asked has a deadline too and knows by now. */
+static void forget_questions(struct s2s_out *m, uint64_t now, struct gw_actions *out)
 {
-    uint64_t limit = m->cfg->dialback.timeout;
-    struct authz_pair *oldest = NULL;
+    int64_t silent = 0;
+    LIST_FOREACH(&m->verify, n, next)
+    {
+        struct verify *v = CONTAINER_OF(n, struct verify, node);
+        if (!v->sent || now - v->since < m->cfg->dialback.timeout)
+            continue;
+        free_verify(v);
+        silent++;
+    }
+    if (silent > 0)
+        gw_log(out, LOG_NOTICE, "dialback.verify.silent", KV_C("to", m->remote),
+               KV_I("questions", silent));
+}
+
+/* One pair that was asked for too long; the next one has its own step. */
+static void on_deadline(struct s2s_out *m, uint64_t now, struct gw_actions *out)
+{
+    forget_questions(m, now, out);
     for (size_t i = 0; i < m->authz.n; i++) {
         struct authz_pair *p = &m->authz.v[i];
-        if (p->state == AUTHZ_ASKED && (oldest == NULL || p->since < oldest->since))
-            oldest = p;
+        if (p->state != AUTHZ_ASKED || now - p->since < m->cfg->dialback.timeout)
+            continue;
+        str_copy(out->local.ascii, sizeof out->local.ascii, str_c(p->local));
+        str_copy(out->remote.ascii, sizeof out->remote.ascii, str_c(m->remote));
+        authz_remove(&m->authz, p);
+        report_pair(out, PAIR_ERROR, STR("no answer to db:result"));
+        break;
     }
-    if (oldest == NULL)
-        return;
-    if (now - oldest->since < limit) {
-        gw_timer_set(out, TIMER_STATE, oldest->since + limit - now);
-        return;
-    }
-    str_copy(out->local.ascii, sizeof out->local.ascii, str_c(oldest->local));
-    str_copy(out->remote.ascii, sizeof out->remote.ascii, str_c(m->remote));
-    authz_remove(&m->authz, oldest);
-    report_pair(out, PAIR_ERROR, STR("no answer to db:result"));
     send_wanted(m, now, out);
-    if (authz_first(&m->authz, AUTHZ_ASKED) != NULL)
-        gw_timer_set(out, TIMER_STATE, 1); /* one pair a step: the next one at once */
+    watch_deadline(m, now, out);
     close_when_done(m, out);
 }
 
@@ -521,7 +569,7 @@ static void on_timer(struct s2s_out *m, const struct gw_event *ev, struct gw_act
         if (m->state == S2S_OUT_CLOSING)
             rest(m, out, m->reason, false);
         else
-            on_result_deadline(m, ev->now_ms, out);
+            on_deadline(m, ev->now_ms, out);
         break;
     case TIMER_KEEPALIVE:
         if (ev->now_ms - m->active_ms >= m->cfg->timeouts.idle) {
@@ -539,6 +587,8 @@ static void on_timer(struct s2s_out *m, const struct gw_event *ev, struct gw_act
 
 static void on_policy(struct s2s_out *m, struct gw_actions *out)
 {
+    if (m->state == S2S_OUT_CLOSING)
+        return;
     enum security_mode mode = mode_of(m);
     bool denied = policy_pair(m->cfg, str_c(m->local), str_c(m->remote)).verdict != POLICY_ALLOW;
     for (size_t i = 0; i < m->authz.n && !denied; i++)
@@ -546,6 +596,7 @@ static void on_policy(struct s2s_out *m, struct gw_actions *out)
     bool broken = (m->encrypted && mode == SECURITY_NO_TLS) ||
                   (!m->encrypted && m->state == S2S_OUT_READY && mode == SECURITY_TLS_REQUIRED) ||
                   (mode == SECURITY_NO_TLS && m->state == S2S_OUT_STARTTLS);
+    m->reset = broken && !denied;
     if (denied)
         refuse(m, out, "policy-violation", "the policy for this domain pair has changed");
     else if (broken)
@@ -558,7 +609,8 @@ static void on_stream_close(struct s2s_out *m, struct gw_actions *out)
         rest(m, out, m->reason, false);
         return;
     }
-    gw_send(out, STREAM_CLOSE_TAG);
+    if (m->state != S2S_OUT_HANDSHAKE)
+        gw_send(out, STREAM_CLOSE_TAG);
     rest(m, out, END_PEER_CLOSED, false);
 }
 

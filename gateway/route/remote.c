@@ -4,7 +4,8 @@
 
 #include "core/base/mem.h"
 
-enum { BACKOFF_FIRST_MS = 1000, BACKOFF_CAP_MS = 30000, FRUITLESS_MAX = 3, WHY_MAX = 240 };
+enum { BACKOFF_FIRST_MS = 1000, BACKOFF_CAP_MS = 30000, FRUITLESS_MAX = 3, RESETS_MAX = 3, FORGET_FACTOR = 2,
+       WHY_MAX = 240 };
 
 #define TO(s) (1u << REMOTE_##s)
 const machine_edges remote_edges[REMOTE_STATE_COUNT] = {
@@ -24,7 +25,8 @@ struct pair {
     char *local;
     enum pair_phase phase;
     struct outq queue;
-    uint64_t retry_at; /* after a refusal of this pair alone */
+    uint64_t retry_at;  /* after a refusal of this pair alone */
+    uint64_t forget_at; /* its failures count no more; 0: there are none */
     unsigned failures;
 };
 
@@ -55,9 +57,10 @@ struct remote {
     bool close;       /* CLOSE has not been pulled yet */
     bool reachable;   /* of this walk over the targets at least one had an address */
     bool established; /* this stream proved a pair or answered a question */
-    bool progressed;  /* and sent at least one stanza */
-    unsigned failures, fruitless;
+    bool progressed;  /* and sent a stanza, or got an answer */
+    unsigned failures, fruitless, resets;
     uint64_t until;                /* BACKOFF: its end; set-up: its deadline */
+    uint64_t forget_at;            /* the failures count no more; 0: there are none */
     const char *penalty_condition; /* BACKOFF: what new stanzas are answered */
     struct span why;               /* the step that failed last */
     struct span handed;            /* the text handed out last: valid until the next call */
@@ -222,8 +225,8 @@ static uint64_t penalty(const struct remote *r, unsigned failures)
 {
     unsigned shift = failures > 6 ? 6 : failures;
     uint64_t ms = (uint64_t)BACKOFF_FIRST_MS << shift;
-    if (ms > BACKOFF_CAP_MS)
-        ms = BACKOFF_CAP_MS;
+    if (ms > BACKOFF_CAP_MS / 6 * 5)
+        ms = BACKOFF_CAP_MS / 6 * 5; /* the cap holds with the jitter */
     return ms - ms / 5 + env_below(r->env, (uint32_t)(2 * ms / 5)); /* +- 20 % */
 }
 
@@ -238,8 +241,17 @@ static void back_off(struct remote *r, const char *condition, uint64_t now)
     decide_all(r, VERDICT_NOT_FOUND);
     set_state(r, REMOTE_BACKOFF);
     r->penalty_condition = condition;
+    r->resets = 0;
     r->todo = false;
-    r->until = now + penalty(r, r->failures++);
+    uint64_t wait = penalty(r, r->failures++);
+    r->until = now + wait;
+    r->forget_at = r->until + FORGET_FACTOR * wait;
+}
+
+static void forgive(struct remote *r)
+{
+    r->failures = 0;
+    r->forget_at = 0;
 }
 
 /* ---- set-up ---------------------------------------------------------------------------------- */
@@ -351,13 +363,20 @@ struct remote_refusal remote_stanza(struct remote *r, struct str local, struct s
 bool remote_unsent(struct remote *r, struct str local, struct str stanza, uint64_t now)
 {
     struct pair *p = get_pair(r, local, now);
-    return p != NULL && outq_unshift(&p->queue, stanza, now);
+    if (p == NULL || !outq_unshift(&p->queue, stanza, now))
+        return false;
+    if (r->state == REMOTE_BACKOFF)
+        fail_pair(r, p, r->penalty_condition); /* as a new one */
+    else if (p->retry_at > now)
+        fail_pair(r, p, "remote-server-timeout");
+    wake(r, now); /* the stream that gives it back may have been given up before */
+    return true;
 }
 
 void remote_sent(struct remote *r)
 {
     r->progressed = true;
-    r->fruitless = 0;
+    r->fruitless = r->resets = 0;
 }
 
 bool remote_may_send(const struct remote *r, struct str local)
@@ -399,7 +418,9 @@ void remote_answered(struct remote *r, const struct db_request *q, enum verdict 
         struct ask *a = CONTAINER_OF(n, struct ask, node);
         if (!a->sent || !str_is(q->local, a->local) || !str_is(q->stream_id, a->stream_id))
             continue;
-        r->established = true;
+        r->established = r->progressed = true; /* an answer is what the stream was for */
+        r->fruitless = r->resets = 0;
+        forgive(r);
         if (text.p != NULL)
             set_why(r, text);
         decide(r, a, verdict);
@@ -417,7 +438,9 @@ static void pair_failed(struct remote *r, struct pair *p, const char *condition,
              STR_ARG(text));
     set_why(r, str_c(why));
     p->phase = PHASE_NONE;
-    p->retry_at = now + penalty(r, p->failures++);
+    uint64_t wait = penalty(r, p->failures++);
+    p->retry_at = now + wait;
+    p->forget_at = p->retry_at + FORGET_FACTOR * wait;
     fail_pair(r, p, condition);
 }
 
@@ -432,8 +455,8 @@ void remote_pair_result(struct remote *r, struct str local, enum pair_result res
     case PAIR_VALID:
         p->phase = PHASE_OPEN;
         p->failures = 0;
-        p->retry_at = 0;
-        r->failures = 0;
+        p->retry_at = p->forget_at = 0;
+        forgive(r);
         break;
     case PAIR_INVALID:
         pair_failed(r, p, "internal-server-error", text, now);
@@ -479,11 +502,31 @@ void remote_stream_ended(struct remote *r, struct str why, uint64_t now)
             if (a->sent)
                 decide(r, a, VERDICT_TIMEOUT);
         }
-        if (something_waits(r))
+        r->until = now + r->settings->setup_ms;
+        if (something_waits(r)) {
             next_target(r, now);
-        else
+        } else {
             set_state(r, REMOTE_IDLE);
+            reset_stream_facts(r);
+        }
     }
+}
+
+void remote_stream_reset(struct remote *r, struct str why, uint64_t now)
+{
+    bool ready = r->state == REMOTE_READY;
+    if ((!ready && r->state != REMOTE_NEGOTIATING) || !something_waits(r) ||
+        r->resets++ >= RESETS_MAX) {
+        remote_stream_ended(r, why, now);
+        return;
+    }
+    r->close = false;
+    set_why(r, why);
+    reset_stream_facts(r);
+    set_state(r, REMOTE_CONNECTING);
+    r->todo = true;
+    if (ready)
+        r->until = now + r->settings->setup_ms;
 }
 
 void remote_fail_all(struct remote *r, const char *condition, struct str why, uint64_t now)
@@ -535,8 +578,23 @@ static void expire_asks(struct remote *r, uint64_t now)
     }
 }
 
+/* Failures that nothing has followed for a while. */
+static void forget(struct remote *r, uint64_t now)
+{
+    if (r->forget_at != 0 && r->forget_at <= now)
+        forgive(r);
+    LIST_FOREACH (&r->pairs, n, next) {
+        struct pair *p = CONTAINER_OF(n, struct pair, node);
+        if (p->forget_at == 0 || p->forget_at > now)
+            continue;
+        p->failures = 0;
+        p->retry_at = p->forget_at = 0;
+    }
+}
+
 void remote_tick(struct remote *r, uint64_t now)
 {
+    forget(r, now);
     expire_asks(r, now);
     LIST_FOREACH (&r->pairs, n, next) {
         struct pair *p = CONTAINER_OF(n, struct pair, node);
@@ -561,12 +619,16 @@ bool remote_due(const struct remote *r, uint64_t *due)
     uint64_t best = UINT64_MAX;
     if (r->state == REMOTE_BACKOFF || in_setup(r))
         best = r->until;
+    if (r->forget_at != 0 && r->forget_at < best)
+        best = r->forget_at;
     LIST_FOREACH (&r->asks, n, next) {
         const struct ask *a = CONTAINER_OF(n, struct ask, node);
         best = a->due < best ? a->due : best;
     }
     LIST_FOREACH (&r->pairs, n2, next2) {
         const struct pair *p = CONTAINER_OF(n2, struct pair, node);
+        if (p->forget_at != 0 && p->forget_at < best)
+            best = p->forget_at;
         if (p->queue.items.first == NULL)
             continue;
         uint64_t end = CONTAINER_OF(p->queue.items.first, struct outq_item, node)->since +
@@ -695,11 +757,11 @@ size_t remote_queued(const struct remote *r)
 bool remote_disposable(const struct remote *r, uint64_t now)
 {
     if (r->state != REMOTE_IDLE || r->asks.first || r->decided.first || r->failed.items.first ||
-        r->close)
+        r->close || r->forget_at != 0)
         return false;
     LIST_FOREACH (&r->pairs, n, next) {
         const struct pair *p = CONTAINER_OF(n, struct pair, node);
-        if (p->queue.items.first != NULL || p->retry_at > now)
+        if (p->queue.items.first != NULL || p->forget_at > now)
             return false;
     }
     return true;

@@ -107,6 +107,9 @@ void remote_answered(struct remote *r, const struct db_request *request, enum ve
                      struct str text, uint64_t now);
 void remote_sent(struct remote *r); /* at least one stanza reached the kernel */
 void remote_stream_ended(struct remote *r, struct str why, uint64_t now);
+/* It ended because the settings of one side have changed: no fault of the target, which is tried
+ * again at once, questions too; a few times in a row, then it counts as an end like others. */
+void remote_stream_reset(struct remote *r, struct str why, uint64_t now);
 /* We stop, or the policy changed: fails everything that waits, in every state but READY. */
 void remote_fail_all(struct remote *r, const char *condition, struct str why, uint64_t now);
 void remote_tick(struct remote *r, uint64_t now);

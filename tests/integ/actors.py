@@ -162,6 +162,7 @@ class Actor:
                 while self.backlog:
                     self._take(Stanza(self.backlog.pop(0), self.content, self.cutter.header))
                 self._more()
+            self.send("</stream:stream>")
             why = "closing tag"
         except (Ended, OSError, expat.ExpatError) as e:
             why = str(e) or type(e).__name__
@@ -299,9 +300,6 @@ class ServerUser(Actor):
 
 # ---- comparing ---------------------------------------------------------------------------------
 
-CONTENT = re.compile(rf"xmlns(:\w+)?=\"(?:{COMPONENT}|{CLIENT}|{SERVER})\"")
-
-
 def _own_namespace(element, content):
     """One name for the content namespace, which is another on every kind of stream."""
     for e in element.iter():
@@ -309,13 +307,17 @@ def _own_namespace(element, content):
             e.tag = "{content}" + e.tag.split("}")[1]
 
 
-def canonical(stanza, order=True, lang=True):
+def canonical(stanza, order=True, lang=True, references=True):
     """The payload of a stanza as a list of canonical XML, one string for each child.
 
     Prefixes are rewritten, since their names mean nothing. order=False sorts the children;
-    lang=False leaves out the xml:lang of the stanza itself, which is the first string otherwise."""
+    lang=False leaves out the xml:lang of the stanza itself, which is the first string otherwise;
+    references=False takes tabs and line ends in attribute values for spaces."""
     element = ET.fromstring(ET.tostring(stanza.element))
     _own_namespace(element, stanza.content)
+    if not references:
+        for e in element.iter():
+            e.attrib.update({k: re.sub("[\t\n]", " ", v) for k, v in e.attrib.items()})
     texts = [ET.canonicalize(ET.tostring(c, encoding="unicode"), rewrite_prefixes=True)
              for c in element if not setattr(c, "tail", None)]
     if not order:

@@ -1,9 +1,11 @@
 """A real ejabberd as the remote server.
 
-It takes DNS from the lab alone: an inetrc file names the lab's resolver, and `-eval` keeps the
-Erlang virtual machine from asking the C library for addresses. It runs as its own user, as Debian's
-start script demands, with an epmd of its own on the lab's address; that daemon outlives its node and
-is ended here by its process id.
+Its SRV queries go to the lab's resolver, which an inetrc file names. Addresses it asks of the C
+library, whose resolver cannot be redirected without root; so the lab's SRV record for it has an
+address in dotted form as its target (`srv_record`), for which nobody needs to be asked.
+
+It runs as its own user, as Debian's start script demands, with an epmd of its own on the lab's
+address; that daemon outlives its node and is ended here by its process id.
 """
 import os
 import pwd
@@ -39,6 +41,11 @@ def _home(lab, name):
     for sub in ("log", "spool"):
         (home / sub).mkdir(parents=True)
     return home
+
+
+def srv_record(lab, domain, host):
+    """A line for lab.dns(extra=...) by which ejabberd finds the server of a domain."""
+    return f"srv-host=_xmpp-server._tcp.{domain},{lab.ip(host)},{S2S},10,0"
 
 
 class Ejabberd(Proc):
@@ -84,10 +91,9 @@ def start(lab, domain="ejabberd.lab", host=HOST, mode="tls-optional", name="ejab
     (home / "both.pem").write_bytes(cert.read_bytes() + key.read_bytes())
     (home / "ca.pem").write_bytes(lab.ca.read_bytes())
     (home / "inetrc").write_text(
-        f"{{nameserver, {_tuple(lab.ip(Net.DNS))}, {DNS_PORT}}}.\n"
-        "{lookup, [file, dns]}.\n{resolv_conf, \"\"}.\n{hosts_file, \"\"}.\n"
-        "{edns, false}.\n{cache_size, 0}.\n")
-    (home / "ejabberd.yml").write_text(f'''
+        "{resolv_conf, \"\"}.\n{hosts_file, \"\"}.\n{lookup, [file, dns]}.\n"
+        f"{{nameserver, {_tuple(lab.ip(Net.DNS))}, {DNS_PORT}}}.\n")  # after what empties the list
+    conf = lab.conf(f"{name}.yml", f'''
 loglevel: debug
 hosts: ["{domain}"]
 certfiles: ["{home}/both.pem"]
@@ -107,6 +113,7 @@ modules:
   mod_roster: {{}}
   mod_s2s_dialback: {{}}
 ''')
+    shutil.copy(conf, home / "ejabberd.yml")  # the lab's copy stays for the reader
     (home / "ejabberdctl.cfg").write_text(
         f"INET_DIST_INTERFACE={ip}\n"
         "ERL_OPTIONS='-kernel logger_level debug'\n"
