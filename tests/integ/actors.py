@@ -87,8 +87,8 @@ class Stanza:
         self.raw, self.content = raw, content
         declared = " ".join(f"{k}={quoteattr(v)}" for k, v in header.items()
                             if k.startswith("xmlns"))
-        self.element = ET.fromstring(f"<stream:stream {declared}>".encode() + raw
-                                     + b"</stream:stream>")[0]
+        self.element = ET.fromstring(f"<s {declared}>".encode() + raw
+                                     + b"</s>")[0]
 
     @property
     def kind(self):
