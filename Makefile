@@ -16,10 +16,10 @@ JOBS    ?= 2
 # Packages that a bare Debian 12 lacks: to build and for `make check`, and for lab and `make test`.
 DEPS_BUILD := gcc make pkg-config libc6-dev libstrophe-dev libexpat1-dev libssl-dev libc-ares-dev \
               libuv1-dev libidn2-dev libconfig-dev libjansson-dev libcmocka-dev uthash-dev python3
-DEPS_TEST  := prosody lua-unbound dnsmasq-base tshark python3-pytest python3-dnspython openssl \
+DEPS_TEST  := prosody ejabberd jabberd2 lua-unbound dnsmasq-base tshark python3-pytest python3-dnspython openssl \
               ca-certificates procps iproute2
 DEPS_CONTAINER := podman runc debootstrap
-DEPS_DEV   := clang clang-format clang-tidy cppcheck libclang-rt-14-dev valgrind
+DEPS_DEV   := clang clang-format clang-tidy cppcheck libclang-rt-14-dev valgrind gcovr
 
 PKGS := libstrophe expat openssl libcares libuv libidn2 libconfig jansson
 ifneq ($(filter-out deps deps-build help clean lab test,$(or $(MAKECMDGOALS),all)),)
@@ -61,6 +61,7 @@ Q :=
 else
 Q := @
 endif
+comma := ,
 say = @printf '  %-6s %s\n' $(1) $(2)
 
 # ---- sources -----------------------------------------------------------------------------------
@@ -79,6 +80,10 @@ LAB_USER    := $(BIN)/lab-user
 TESTS_PURE  := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c tests/machine/test_*.c \
                tests/replay/test_*.c))
 TESTS_DRV   := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/driver/test_*.c))
+TEST_TWIN   := $(B)/tests/twin/test_twin
+# What the twin test sees, or makes fail, on its way through the drivers.
+TWIN_WRAP   := mem_alloc mem_zalloc mem_realloc mem_strdup mem_strndup clock_gettime loop_close \
+               conn_send_stanza conn_unsent conn_close switch_inward switch_outward bounce_stanza
 FUZZERS     := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FAKES       := $(call obj,$(wildcard tests/fake/*.c))
 
@@ -131,12 +136,17 @@ $(B)/tests/replay/%: $(B)/tests/replay/%.o $(FAKES) $(PURE_LIB)
 	$(call program,$(PURE_LIBS) -lcmocka)
 $(B)/tests/driver/%: $(B)/tests/driver/%.o $(FAKES) $(DRIVER_LIB) $(PURE_LIB)
 	$(call program,$(ALL_LIBS) -lcmocka)
+# The real drivers on a network in memory: its objects come first and stand in for libuv, the listener
+# and c-ares, none of which is linked.
+$(TEST_TWIN): $(call obj,$(wildcard tests/twin/*.c)) $(DRIVER_LIB) $(PURE_LIB)
+	$(call program,$(TWIN_WRAP:%=-Wl$(comma)--wrap=%) $(PURE_LIBS) -lcmocka)
 
 # ---- tests -------------------------------------------------------------------------------------
-.PHONY: check test asan tsan lint fuzz fuzz-replay integ lab lab-up lab-mode lab-down container
-# `check` needs the -dev packages only: unit, machine, replay and driver tests, the fuzz corpora.
-check: all $(TESTS_PURE) $(TESTS_DRV) fuzz-replay ## unit, machine and replay tests
-	@tests/run-cmocka $(TESTS_PURE) $(TESTS_DRV) $(wildcard $(B)/fuzz/replay-*)
+.PHONY: cover check test asan tsan lint fuzz fuzz-replay integ lab lab-up lab-mode lab-down lab-servers container
+# `check` needs the -dev packages only: unit, machine, replay, driver and twin tests, the fuzz
+# corpora.
+check: all $(TESTS_PURE) $(TESTS_DRV) $(TEST_TWIN) fuzz-replay ## unit, machine, replay, twin tests
+	@tests/run-cmocka $(TESTS_PURE) $(TESTS_DRV) $(TEST_TWIN) $(wildcard $(B)/fuzz/replay-*)
 
 test: deps ## everything: check, lint and the integration tests with real servers
 	@$(MAKE) --no-print-directory -j$(JOBS) all
@@ -151,6 +161,9 @@ lab: deps ## build, and let two lab domains federate in each security mode
 lab-up: deps ## bring the lab up and leave it running
 	@$(MAKE) --no-print-directory -j$(JOBS) all
 	@$(PYTHON) tests/lab/lab.py up
+lab-servers: deps ## real servers: Prosody behind the gateway, ejabberd as the other organisation
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(PYTHON) tests/lab/servers.py
 lab-mode: ## toggle the mode of a lab left running: make lab-mode MODE=tls-required
 	@$(PYTHON) tests/lab/lab.py mode $(MODE)
 lab-down: ## end the lab that lab-up left running
@@ -165,6 +178,13 @@ asan: ## check under AddressSanitizer and UndefinedBehaviorSanitizer
 	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 $(MAKE) --no-print-directory BUILD=asan CFLAGS=-g check
 tsan: ## check under ThreadSanitizer
 	@$(MAKE) --no-print-directory BUILD=tsan CFLAGS=-g check
+
+# Lines of the layers that decide, as the tests without sockets cover them.
+cover: ## line coverage of the pure layers by `make check`
+	@$(MAKE) --no-print-directory BUILD=cover CFLAGS=-g check
+	@gcovr -r . --object-directory build/cover -s $(foreach d,core/base core/xml core/stream config \
+	  dns/answer dns/cache dns/plan dns/srv dns/outcome xcp/link xcp/routes xcp/handshake \
+	  gateway/policy gateway/proto gateway/route,-f '$(d).*') -e '.*router.*'
 
 lint: ## include order, banned functions, sizes, formatting
 	@$(PYTHON) tests/lint/lint.py

@@ -1,8 +1,8 @@
 """Users for tests with real servers, which keep every stanza as the bytes that came.
 
-`InsideUser` is an organisation's own XMPP server reduced to one XEP-0114 component behind the router.
-`ServerUser` is a client of a real server. Both read in a thread, so that nothing they wait for can be
-missed, and compare what came with `canonical`.
+`InsideUser` is an organisation's own XMPP server reduced to one XEP-0114 component behind the
+router. `ServerUser` is a client of a real server. Both read in a thread, so that nothing they wait
+for can be missed; `canonical` is for comparing what came with what was sent.
 """
 import base64
 import hashlib

@@ -19,8 +19,10 @@ HOST, EPMD_PORT = 32, 4369
 STARTTLS = {"no-tls": "false", "tls-optional": "optional", "tls-required": "required"}
 
 
-def installed():
-    return shutil.which("ejabberdctl", path=os.environ.get("PATH", "") + ":/usr/sbin")
+def usable():
+    """Its start script wants root, or its own user."""
+    return os.geteuid() == 0 and shutil.which(
+        "ejabberdctl", path=os.environ.get("PATH", "") + ":/usr/sbin")
 
 
 def _tuple(address):

@@ -1,8 +1,9 @@
 """A real jabberd2 as the remote server: its router, session manager, s2s and c2s.
 
-Accounts are registered by the clients themselves (XEP-0077) in a Berkeley DB. Its resolver, udns, is
-pointed at the lab's by environment variables.
+Accounts are registered by the clients themselves (XEP-0077) in a Berkeley DB. Its resolver, udns,
+is pointed at the lab's by environment variables.
 """
+import glob
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from labnet import C2S, DNS_PORT, S2S, Net
 
 HOST, ROUTER_PORT = 33, 5347
 PARTS = ("router", "sm", "s2s", "c2s")
-MODULES = "/usr/lib/x86_64-linux-gnu/jabberd2"
+MODULES = next(iter(glob.glob("/usr/lib/*/jabberd2")), None)
 
 ROUTER = '''<router><id>router</id><log type='stdout'/>
 <local><ip>{ip}</ip><port>{router}</port><users>{conf}/jabberd2-users.xml</users></local>
@@ -49,13 +50,16 @@ def binary(part):
     return shutil.which(f"jabberd2-{part}", path="/usr/sbin:/usr/bin")
 
 
-def installed():
+def usable():
     return binary("router")
 
 
 def _chains():
-    return "".join(f"<chain id='{name}'>" + "".join(f"<module>{m}</module>" for m in modules.split())
-                   + "</chain>" for name, modules in CHAINS.items())
+    def modules(names):
+        return "".join(f"<module>{name}</module>" for name in names.split())
+
+    return "".join(f"<chain id='{chain}'>{modules(names)}</chain>"
+                   for chain, names in CHAINS.items())
 
 
 def start(lab, domain="jabberd2.lab", host=HOST, mode="tls-optional"):
