@@ -289,8 +289,11 @@ static void on_accept(void *arg, uv_tcp_t *tcp)
         session_discard(tcp);
         return;
     }
-    struct conn_options opt = {.content = CONTENT_SERVER, .limits = &w->limits_unproven,
-                               .high_mark = ANSWERS_HIGH, .low_mark = ANSWERS_LOW};
+    struct conn_options opt = {.content = CONTENT_SERVER,
+                               .limits = &w->limits_unproven,
+                               .high_mark = ANSWERS_HIGH,
+                               .low_mark = ANSWERS_LOW,
+                               .stall_ms = w->cfg->timeouts.queue};
     log_ev(&in->s.log, LOG_INFO, "s2s.accepted", KV_I("connections", HASH_COUNT(w->in_by_sid)));
     if (!session_start(&in->s, &w->loop, tcp, &opt)) {
         forget(in);

@@ -272,7 +272,9 @@ static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, co
         return;
     }
     struct out_session *o = new_session(p, to);
-    struct conn_options opt = {.content = CONTENT_SERVER, .limits = &p->w->limits_unproven};
+    struct conn_options opt = {.content = CONTENT_SERVER,
+                               .limits = &p->w->limits_unproven,
+                               .stall_ms = p->w->cfg->timeouts.queue};
     if (o == NULL) {
         session_discard(tcp);
         dial_failed(p, "out of memory", false);

@@ -58,8 +58,8 @@ static struct span restamp(const struct stanza *st, enum content_ns content, con
     return out;
 }
 
-/* A stanza written anew can be larger than it came, and one from the inside larger than others take:
- * it would end the other stream for everybody. Releases one that is. */
+/* A stanza written anew can be larger than it came, and one from the inside larger than others
+ * take: it would end the other stream for everybody. Releases one that is. */
 #define TOO_LARGE "the stanza is larger than limits.stanza_size"
 static bool too_large(const struct worker *w, struct span *s)
 {

@@ -20,6 +20,8 @@ void buf_clear(struct buf *b)
 {
     b->len = 0;
     b->failed = false;
+    if (b->p != NULL)
+        b->p[0] = '\0';
 }
 
 bool buf_reserve(struct buf *b, size_t more)
@@ -89,10 +91,10 @@ void buf_printf(struct buf *b, const char *fmt, ...)
 
 void buf_drop(struct buf *b, size_t n)
 {
-    if (n >= b->len) {
-        b->len = 0;
+    if (b->p == NULL)
         return;
-    }
+    if (n > b->len)
+        n = b->len;
     memmove(b->p, b->p + n, b->len - n);
     b->len -= n;
     b->p[b->len] = '\0';

@@ -50,10 +50,14 @@ bool cidr_parse(struct str s, struct cidr *out)
     struct str addr = {s.p, slash ? (size_t)(slash - s.p) : s.n};
     if (!ip_parse(addr, &out->ip))
         return false;
-    unsigned bits = out->ip.len * 8u;
-    if (slash != NULL &&
-        !number((struct str){slash + 1, s.n - addr.n - 1}, out->ip.len * 8u, &bits))
+    /* "::ffff:10.0.0.0/104" is 10.0.0.0/8: the address was mapped, its length counts 96 more. */
+    bool mapped = out->ip.len == 4 && memchr(addr.p, ':', addr.n) != NULL;
+    unsigned skip = mapped ? 96 : 0, bits = out->ip.len * 8u + skip;
+    if (slash != NULL && !number((struct str){slash + 1, s.n - addr.n - 1}, bits, &bits))
         return false;
+    if (bits < skip)
+        return false;
+    bits -= skip;
     out->bits = (uint8_t)bits;
     return true;
 }

@@ -8,7 +8,7 @@
 #include "core/base/mem.h"
 #include "core/base/table.h"
 
-enum { LINE_MAX_BYTES = 8192, RATES_MAX = 256 };
+enum { LINE_MAX_BYTES = 8192, LINE_END_BYTES = 2, RATES_MAX = 256 };
 
 struct rate {
     const char *event; /* event names are static strings: the pointer is the key */
@@ -155,8 +155,10 @@ static void put_value(struct buf *b, enum log_format format, const struct kv *kv
     }
 }
 
+/* All of a pair or, when the line is full, nothing of it and of those behind it. */
 static void put_kv(struct buf *b, enum log_format format, const struct kv *kv)
 {
+    size_t before = b->len;
     if (kv->type == KV_END || (kv->type == KV_STR && kv->s.p == NULL))
         return;
     if (format == LOG_JSON)
@@ -164,6 +166,10 @@ static void put_kv(struct buf *b, enum log_format format, const struct kv *kv)
     else
         buf_printf(b, " %s=", kv->key);
     put_value(b, format, kv);
+    if (b->failed || b->len + LINE_END_BYTES > b->max) {
+        b->len = before;
+        b->failed = true;
+    }
 }
 
 static void put_context(struct buf *b, enum log_format format, const struct log_ctx *ctx)

@@ -346,6 +346,11 @@ static void set_up_socket(struct conn *c)
         addr_to_endpoint((struct sockaddr *)&sa, &c->local);
 }
 
+static void on_stall(struct timer *t)
+{
+    conn_fail(CONTAINER_OF(t, struct conn, stall), "peer has stopped reading", true);
+}
+
 static void on_linger(struct timer *t)
 {
     conn_close_now(CONTAINER_OF(t, struct conn, linger));
@@ -382,6 +387,8 @@ struct conn *conn_new(struct loop *l, uv_tcp_t *tcp, const struct conn_options *
     c->pump.run = pump_task;
     c->flush.run = conn_flush_task;
     c->release.run = on_release;
+    c->stall_ms = opt->stall_ms;
+    c->stall.fire = on_stall;
     c->relax.fire = on_relax;
     c->linger.fire = on_linger;
     c->now = c->last_in = c->last_out = loop_now(l);
@@ -459,6 +466,7 @@ void conn_close_now(struct conn *c)
     loop_unpost(c->loop, &c->pump);
     loop_unpost(c->loop, &c->flush);
     loop_timer_clear(c->loop, &c->relax);
+    loop_timer_clear(c->loop, &c->stall);
     loop_timer_clear(c->loop, &c->linger);
     uv_close((uv_handle_t *)c->tcp, on_closed);
 }
@@ -504,6 +512,7 @@ void conn_close(struct conn *c, bool abort, uint64_t linger_ms)
     c->closing = true;
     loop_unpost(c->loop, &c->pump);
     loop_timer_clear(c->loop, &c->relax);
+    loop_timer_clear(c->loop, &c->stall);
     /* At least one flush comes before the linger timer. */
     if (abort || c->cut || c->write_dead ||
         !loop_timer_set(c->loop, &c->linger, linger_ms > 0 ? linger_ms : 1)) {

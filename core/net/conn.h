@@ -42,6 +42,7 @@ struct conn_options {
     enum content_ns content;
     const struct framer_limits *limits; /* NULL: unauthenticated */
     size_t high_mark, low_mark;         /* bytes in the write queue; 0: 1 MiB and 256 KiB */
+    uint64_t stall_ms; /* LOST when the socket takes no byte for so long; 0: no limit */
 };
 
 /* Takes over an open, connected uv_tcp_t allocated with mem_alloc (from listen or connect). NULL

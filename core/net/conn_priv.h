@@ -54,6 +54,8 @@ struct conn {
     size_t queued, high_mark, low_mark;
     uint64_t wire_taken, wire_accepted; /* TLS bytes: from the engine, by the kernel */
     size_t done_stanzas, done_bytes;   /* not yet told by ops->sent */
+    struct timer stall;                /* runs while `waiting` */
+    uint64_t stall_ms;
 
     /* Ending. */
     struct loop_task release;

@@ -126,6 +126,7 @@ static void on_writable(uv_write_t *req, int status)
 {
     struct conn *c = req->data;
     c->waiting = false;
+    loop_timer_clear(c->loop, &c->stall);
     if (c->gone || c->cut)
         return;
     if (status < 0) {
@@ -151,6 +152,9 @@ static bool wait_writable(struct conn *c, char byte)
     c->waiting = err == 0;
     if (err != 0)
         write_failed(c, err);
+    else if (c->stall_ms > 0 && !c->closing &&
+             !loop_timer_set(c->loop, &c->stall, c->stall_ms))
+        conn_fail(c, "out of memory", true);
     return err == 0;
 }
 

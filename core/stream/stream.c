@@ -26,13 +26,26 @@ void stream_write_error(struct buf *b, const char *condition, const char *text)
     buf_puts(b, "</stream:error>" STREAM_CLOSE_TAG);
 }
 
+static bool digits(struct str s, bool *zero)
+{
+    *zero = true;
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] < '0' || s.p[i] > '9')
+            return false;
+        *zero = *zero && s.p[i] == '0';
+    }
+    return s.n > 0;
+}
+
 bool stream_version_1(struct str version)
 {
-    unsigned major = 0;
-    size_t i = 0;
-    while (i < version.n && version.p[i] >= '0' && version.p[i] <= '9' && i < 6)
-        major = major * 10 + (unsigned)(version.p[i++] - '0');
-    return i > 0 && i < version.n && version.p[i] == '.' && major >= 1;
+    const char *dot = version.n ? memchr(version.p, '.', version.n) : NULL;
+    if (dot == NULL)
+        return false;
+    size_t n = (size_t)(dot - version.p);
+    bool zero, minor_zero;
+    return digits((struct str){version.p, n}, &zero) && !zero &&
+           digits((struct str){dot + 1, version.n - n - 1}, &minor_zero);
 }
 
 bool stream_read_features(const struct nonza *z, struct stream_features *out)

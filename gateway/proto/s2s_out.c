@@ -209,8 +209,7 @@ static void watch_deadline(const struct s2s_out *m, uint64_t now, struct gw_acti
     for (size_t i = 0; i < m->authz.n; i++)
         if (m->authz.v[i].state == AUTHZ_ASKED && m->authz.v[i].since < oldest)
             oldest = m->authz.v[i].since;
-    LIST_FOREACH(&m->verify, n, next)
-    {
+    LIST_FOREACH (&m->verify, n, next) {
         const struct verify *v = CONTAINER_OF(n, struct verify, node);
         if (v->sent && v->since < oldest)
             oldest = v->since;
@@ -447,7 +446,7 @@ static void on_dialback(struct s2s_out *m, const struct gw_event *ev, struct gw_
 
 static void on_nonza(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
 {
-    if (nonza_is(ev->u.nonza, NS_STREAM, "error")) {
+    if (m->state != S2S_OUT_HANDSHAKE && nonza_is(ev->u.nonza, NS_STREAM, "error")) {
         on_stream_error(m, ev->u.nonza, out);
         return;
     }
@@ -525,8 +524,7 @@ static void on_want_verify(struct s2s_out *m, const struct gw_event *ev, struct 
 static void forget_questions(struct s2s_out *m, uint64_t now, struct gw_actions *out)
 {
     int64_t silent = 0;
-    LIST_FOREACH(&m->verify, n, next)
-    {
+    LIST_FOREACH (&m->verify, n, next) {
         struct verify *v = CONTAINER_OF(n, struct verify, node);
         if (!v->sent || now - v->since < m->cfg->dialback.timeout)
             continue;

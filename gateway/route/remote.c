@@ -4,8 +4,14 @@
 
 #include "core/base/mem.h"
 
-enum { BACKOFF_FIRST_MS = 1000, BACKOFF_CAP_MS = 30000, FRUITLESS_MAX = 3, RESETS_MAX = 3, FORGET_FACTOR = 2,
-       WHY_MAX = 240 };
+enum {
+    BACKOFF_FIRST_MS = 1000,
+    BACKOFF_CAP_MS = 30000,
+    FRUITLESS_MAX = 3,
+    RESETS_MAX = 3,
+    FORGET_FACTOR = 2,
+    WHY_MAX = 240
+};
 
 #define TO(s) (1u << REMOTE_##s)
 const machine_edges remote_edges[REMOTE_STATE_COUNT] = {
