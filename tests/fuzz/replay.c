@@ -1,5 +1,5 @@
-/* Runs a fuzz target over its corpus, as an ordinary test: tests/fuzz/corpus/<target>/ file by file,
- * each also cut at every quarter. Prints one TAP line. */
+/* Runs a fuzz target over its corpus, tests/fuzz/corpus/<target>/, as an ordinary test: each file
+ * also cut at every quarter. Prints one TAP line. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
