@@ -1,0 +1,69 @@
+/* A stage for one S2S machine: the real framer in front of it, virtual timers, and every action
+ * written down as a line of text. It stands where core/net/session stands in the daemon, and it
+ * checks after every step what must hold for all inputs (stage.c: check). */
+#ifndef TESTS_FAKE_STAGE_H
+#define TESTS_FAKE_STAGE_H
+
+#include "gateway/proto/s2s_in.h"
+#include "gateway/proto/s2s_out.h"
+#include "tests/fake/fake.h"
+
+enum { STAGE_LINES = 256, STAGE_TICKETS = 64, STAGE_EDGES = 16 };
+
+struct stage {
+    bool outgoing;
+    struct s2s_in in;
+    struct s2s_out out;
+    struct framer *framer;
+    const struct gateway_config *cfg;
+    struct fake fake;
+    uint64_t due[GW_TIMER_COUNT]; /* 0: not armed */
+    char *lines[STAGE_LINES];     /* what happened, but LOG, TIMER and LIMITS; oldest first */
+    size_t nlines;
+    uint32_t tickets[STAGE_TICKETS]; /* of questions, in order */
+    size_t ntickets;
+    uint64_t asked_within; /* ms that the last question got */
+    bool handshaking;      /* bytes go to the TLS engine: it is not played */
+    bool tag_sent;         /* our closing tag is out */
+    bool deaf;             /* the framer refused the input: nothing is read any more */
+    bool over;
+    bool overflowed;   /* a step had too many actions or no memory */
+    bool quiet;        /* write no lines down */
+    bool stray;        /* something happened that cannot: invariants may break */
+    const char *wrong; /* an invariant that broke; NULL: none */
+};
+
+/* `local` and `remote` are for outgoing streams. False: out of memory. Sends EV_OPENED. */
+bool stage_open(struct stage *s, bool outgoing, const struct gateway_config *cfg, const char *local,
+                const char *remote, uint64_t seed);
+void stage_close(struct stage *s);
+
+/* Bytes of the peer, at most `piece` at a time (0: all at once). */
+void stage_peer(struct stage *s, struct str bytes, size_t piece);
+void stage_event(struct stage *s, struct gw_event ev);
+/* One event of every kind that there is, whether it can come now or not: parsed from `xml` (a
+ * header and one element behind it) as far as it needs that. */
+void stage_any(struct stage *s, enum gw_ev kind, const char *xml);
+void stage_kind(struct stage *s, enum gw_ev kind, const char *text); /* text: DRAIN, LOST, ... */
+void stage_tls_up(struct stage *s);
+void stage_want_pair(struct stage *s, const char *local);
+void stage_want_verify(struct stage *s, const char *local, const char *id, const char *key);
+void stage_verdict(struct stage *s, uint32_t ticket, enum verdict v);
+void stage_config(struct stage *s, const struct gateway_config *cfg); /* and EV_POLICY_CHANGED */
+void stage_time(struct stage *s, uint64_t ms); /* passes; timers fire in their order */
+
+unsigned stage_state(const struct stage *s);
+/* The id of the present incoming stream. */
+const char *stage_id(const struct stage *s);
+void stage_forget(struct stage *s); /* the lines so far */
+
+/* Edges of the state tables taken by all stages of this process; prints those never taken and
+ * returns how many. */
+unsigned stage_untaken(bool outgoing);
+
+/* Every kind of event in the state that `prepare` makes, each on a stage of its own. Answers what
+ * broke; NULL: nothing. */
+const char *stage_try_all(bool outgoing, const struct gateway_config *cfg,
+                          void (*prepare)(struct stage *s, unsigned state), unsigned state);
+
+#endif
