@@ -15,14 +15,17 @@ JOBS    ?= 2
 
 # Packages that a bare Debian 12 lacks: to build and for `make check`, and for lab and `make test`.
 DEPS_BUILD := gcc make pkg-config libc6-dev libstrophe-dev libexpat1-dev libssl-dev libc-ares-dev \
-              libuv1-dev libidn2-dev libconfig-dev libjansson-dev libcmocka-dev uthash-dev python3
-DEPS_TEST  := prosody ejabberd jabberd2 lua-unbound dnsmasq-base tshark python3-pytest python3-dnspython openssl \
-              ca-certificates procps iproute2
+              libuv1-dev libidn2-dev libconfig-dev libcmocka-dev uthash-dev python3
+DEPS_TEST  := prosody ejabberd jabberd2 lua-unbound dnsmasq-base tshark python3-pytest \
+              python3-dnspython openssl ca-certificates procps iproute2
 DEPS_CONTAINER := podman runc debootstrap
-DEPS_DEV   := clang clang-format clang-tidy cppcheck libclang-rt-14-dev valgrind gcovr
+DEPS_DEV   := clang clang-format clang-tidy cppcheck libclang-rt-14-dev valgrind gcovr haproxy
 
-PKGS := libstrophe expat openssl libcares libuv libidn2 libconfig jansson
-ifneq ($(filter-out deps deps-build help clean lab test,$(or $(MAKECMDGOALS),all)),)
+PKGS := libstrophe expat openssl libcares libuv libidn2 libconfig
+# Targets that install what is missing themselves.
+INSTALLING := deps deps-build deps-dev help clean lint lab lab-up lab-down lab-mode lab-servers test \
+              container
+ifneq ($(filter-out $(INSTALLING),$(or $(MAKECMDGOALS),all)),)
 MISSING := $(strip $(foreach p,$(PKGS),$(shell pkg-config --exists $(p) 2>/dev/null || echo $(p))))
 ifneq ($(MISSING),)
 $(error $(MISSING) not found by pkg-config; run 'make deps')
@@ -54,7 +57,7 @@ ALL_CFLAGS  = -std=gnu17 $(CFLAGS) $(VARIANT) $(WARN) $(HARDEN) -I. -DSALLYPORT_
 ALL_LDFLAGS = $(LDFLAGS) $(VARIANT) -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 # The pure layers link without libuv and c-ares: that is the proof that they need no sockets.
 PURE_LIBS   = $(shell pkg-config --libs libstrophe expat openssl libidn2 libconfig) -lresolv -lpthread
-ALL_LIBS    = $(PURE_LIBS) $(shell pkg-config --libs libcares libuv jansson)
+ALL_LIBS    = $(PURE_LIBS) $(shell pkg-config --libs libcares libuv)
 
 ifeq ($(V),1)
 Q :=
@@ -188,6 +191,14 @@ cover: ## line coverage of the pure layers by `make check`
 
 lint: ## include order, banned functions, sizes, formatting
 	@$(PYTHON) tests/lint/lint.py
+
+# ---- measuring ---------------------------------------------------------------------------------
+BENCH_LOAD := $(BIN)/bench-load
+$(BENCH_LOAD): $(call obj,$(wildcard tests/bench/*.c)) $(PURE_LIB)
+	$(call program,$(PURE_LIBS))
+.PHONY: bench
+bench: all $(BENCH_LOAD) ## measure side by side with other servers (BENCH=--quick; needs root)
+	@$(PYTHON) tests/bench/bench.py $(BENCH)
 
 # ---- fuzzing -----------------------------------------------------------------------------------
 TIME ?= 60

@@ -11,6 +11,7 @@
 #include "core/base/log.h"
 
 struct schema_meta; /* config/schema.h */
+struct schema_entry;
 
 enum security_mode { SECURITY_NO_TLS, SECURITY_TLS_OPTIONAL, SECURITY_TLS_REQUIRED };
 enum privacy_mode { PRIVACY_OFF, PRIVACY_ALLOW_LIST, PRIVACY_DENY_LIST };
@@ -44,6 +45,7 @@ struct gateway_config {
     char *file;               /* where it came from */
     char *include_dir;        /* NULL: none */
     struct schema_meta *meta; /* origins and indexes; NULL in a snapshot made by hand */
+    const struct schema_entry *domains_entry, *peers_entry; /* of the table; looked for only once */
 
     bool federation;
     int security_mode; /* enum security_mode */

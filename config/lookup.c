@@ -4,9 +4,18 @@
 
 #include "config/schema.h"
 
-static bool find(const struct gateway_config *c, const char *list, struct str name, size_t *pos)
+static bool find_peer(const struct gateway_config *c, struct str name, size_t *pos)
 {
-    return schema_find(&gateway_schema, c, schema_entry(&gateway_schema, list), name, pos);
+    const struct schema_entry *list = c->peers_entry;
+    list = list != NULL ? list : schema_entry(&gateway_schema, "peers");
+    return schema_find(&gateway_schema, c, list, name, pos);
+}
+
+static bool find_domain(const struct gateway_config *c, struct str name, size_t *pos)
+{
+    const struct schema_entry *list = c->domains_entry;
+    list = list != NULL ? list : schema_entry(&gateway_schema, "domains");
+    return schema_find(&gateway_schema, c, list, name, pos);
 }
 
 /* From "a.b.c" to ".b.c" to ".c" to "". */
@@ -25,7 +34,7 @@ const struct cfg_peer *gateway_config_peer(const struct gateway_config *c, struc
     if (remote.n == 0 || *remote.p == '.' || *remote.p == '*')
         return NULL; /* no name at all, and what the index calls a pattern */
     for (struct str name = remote;; name = parent(name)) {
-        if (find(c, "peers", name, &pos) && (has == NULL || has(&c->peers[pos])))
+        if (find_peer(c, name, &pos) && (has == NULL || has(&c->peers[pos])))
             return &c->peers[pos];
         if (name.n == 0)
             return NULL;
@@ -37,11 +46,11 @@ const struct cfg_domain *gateway_config_domain(const struct gateway_config *c, s
     size_t pos;
     if (name.n == 0 || *name.p == '.' || *name.p == '*')
         return NULL;
-    if (find(c, "domains", name, &pos))
+    if (find_domain(c, name, &pos))
         return &c->domains[pos];
     for (struct str up = parent(name); up.n; up = parent(up)) {
         struct str domain = {up.p + 1, up.n - 1};
-        if (find(c, "domains", domain, &pos) && c->domains[pos].subdomains)
+        if (find_domain(c, domain, &pos) && c->domains[pos].subdomains)
             return &c->domains[pos];
     }
     return NULL;

@@ -299,6 +299,8 @@ struct gateway_config *gateway_config_parse(const char *file, struct str text, s
     if (c == NULL)
         return NULL;
     c->refs = 1;
+    c->domains_entry = schema_entry(&gateway_schema, "domains");
+    c->peers_entry = schema_entry(&gateway_schema, "peers");
     if ((c->file = mem_strdup(file)) == NULL) {
         buf_printf(errors, "%s: out of memory\n1 error\n", file);
         gateway_config_unref(c);

@@ -94,7 +94,8 @@ static void step(void *machine, const struct gw_event *ev, struct gw_actions *ou
     struct s2s_in *m = machine;
     struct in_session *in = CONTAINER_OF(m, struct in_session, m);
     s2s_in_step(m, ev, out);
-    note_names(in);
+    if (ev->kind == EV_STREAM_OPEN)
+        note_names(in);
     if (!in->full && conn_above_high(in->s.conn)) { /* who does not read is not read from */
         in->full = true;
         conn_pause(in->s.conn);
@@ -130,11 +131,14 @@ static void ask(struct in_session *in, const struct gw_action *act)
         tell_verdict(in, act->u.ask.ticket, VERDICT_BUSY, STR_NONE);
         return;
     }
-    in->asking++;
-    src->asking++;
-    in->w->n.dialback_asked++;
-    remote_ask(p->remote, q, in->sid, act->u.ask.ticket, act->u.ask.within_ms,
-               loop_now(&in->w->loop));
+    if (remote_ask(p->remote, q, in->sid, act->u.ask.ticket, act->u.ask.within_ms,
+                   loop_now(&in->w->loop))) {
+        in->asking++;
+        src->asking++;
+        in->w->n.dialback_asked++;
+    } else {
+        tell_verdict(in, act->u.ask.ticket, VERDICT_BUSY, STR_NONE);
+    }
     peer_kick(p);
 }
 

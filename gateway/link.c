@@ -14,7 +14,8 @@ enum {
     RETRY_CAP_MS = 30000,
     RETRY_REFUSED_MS = 60000,
     LINGER_MS = 5000,
-    DRAIN_LINGER_MS = 500
+    DRAIN_LINGER_MS = 500,
+    TURN_EVENTS = 512 /* what one link turn gathers for many remotes goes out in fewer writes */
 };
 
 static void dial(struct worker *w);
@@ -256,7 +257,8 @@ static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, co
         retry_later(w);
         return;
     }
-    struct conn_options opt = {.content = CONTENT_COMPONENT, .limits = &w->limits_link};
+    struct conn_options opt = {
+        .content = CONTENT_COMPONENT, .limits = &w->limits_link, .turn_events = TURN_EVENTS};
     k->session = ls;
     w->link_sessions++;
     if (!session_start(&ls->s, &w->loop, tcp, &opt)) {

@@ -3,6 +3,7 @@
  * Inward (remote server -> inside link) the pair was proven by the machine. Outward (inside ->
  * remote server) the link is a firewall: `from` must be one of our domains, `to` must not. Errors
  * travel the other way as stanzas of their own and are never answered by an error. */
+#define _GNU_SOURCE 1 /* memmem */
 #include "gateway/worker.h"
 
 #include "core/base/mem.h"
@@ -28,28 +29,37 @@ static const char *error_type(const char *condition)
 
 /* ---- addresses ------------------------------------------------------------------------------- */
 
-/* The address with its domain in the prepared form; absent when it already is. `b` holds it. */
-static struct str prepared(struct str address, const struct jid *j, const struct domain *d,
-                           struct buf *b)
+/* The address with its domain in the prepared form; absent when it already is. `ascii` is that
+ * domain's A-label, as the machine found it; for names without U-labels the two forms are one,
+ * which spares preparing them again. `b` holds the result. */
+static struct str prepared(struct str address, struct str ascii, struct buf *b)
 {
-    if (str_is(j->domain, d->wire))
+    struct jid j = jid_split(address);
+    struct domain d;
+    if (str_eq(j.domain, ascii) && memmem(ascii.p, ascii.n, "xn--", 4) == NULL)
         return STR_NONE;
-    buf_str(b, (struct str){address.p, (size_t)(j->domain.p - address.p)});
-    buf_puts(b, d->wire);
-    const char *rest = j->domain.p + j->domain.n;
+    if (!domain_prepare(j.domain, &d)) {
+        b->failed = true; /* cannot be: the machine has looked */
+        return STR_NONE;
+    }
+    if (str_is(j.domain, d.wire))
+        return STR_NONE;
+    buf_str(b, (struct str){address.p, (size_t)(j.domain.p - address.p)});
+    buf_puts(b, d.wire);
+    const char *rest = j.domain.p + j.domain.n;
     buf_str(b, (struct str){rest, (size_t)(address.p + address.n - rest)});
     return buf_view(b);
 }
 
-/* The stanza as the other side must get it; chunk NULL: it cannot be done. */
-static struct span restamp(const struct stanza *st, enum content_ns content, const struct jid *from,
-                           const struct domain *from_domain, const struct jid *to,
-                           const struct domain *to_domain)
+/* The stanza as the other side must get it; `from` and `to` are the A-labels of its domains. Chunk
+ * NULL: it cannot be done. */
+static struct span restamp(const struct stanza *st, enum content_ns content, struct str from,
+                           struct str to)
 {
     struct buf bf = BUF_INIT(4096), bt = BUF_INIT(4096);
     struct writer_target target = {.content = content};
-    target.from = prepared(st->from, from, from_domain, &bf);
-    target.to = prepared(st->to, to, to_domain, &bt);
+    target.from = prepared(st->from, from, &bf);
+    target.to = prepared(st->to, to, &bt);
     struct span out = {NULL, STR_NONE};
     if (!bf.failed && !bt.failed)
         out = writer_restamp(st, &target);
@@ -168,7 +178,7 @@ void switch_outward(struct worker *w, const struct stanza *st)
     const char *condition = outward_refusal(w, str_c(local.ascii), str_c(remote.ascii), &text);
     struct remote_refusal r = {condition, str_c(text)};
     if (condition == NULL) {
-        struct span out = restamp(st, CONTENT_SERVER, &from, &local, &to, &remote);
+        struct span out = restamp(st, CONTENT_SERVER, str_c(local.ascii), str_c(remote.ascii));
         if (out.chunk == NULL)
             r = (struct remote_refusal){"resource-constraint", STR("out of memory")};
         else if (too_large(w, &out))
@@ -206,15 +216,8 @@ void switch_bounce_inward(struct worker *w, const struct stanza *st, struct str 
 
 void switch_inward(struct worker *w, const struct stanza *st, struct str local, struct str remote)
 {
-    struct domain to_domain, from_domain;
-    struct jid from, to;
     w->n.inward.received++;
-    if (jid_prepare(st->from, &from, &from_domain) != JID_OK ||
-        jid_prepare(st->to, &to, &to_domain) != JID_OK) {
-        w->n.inward.dropped++; /* cannot be: the machine has looked */
-        return;
-    }
-    struct span out = restamp(st, CONTENT_COMPONENT, &from, &from_domain, &to, &to_domain);
+    struct span out = restamp(st, CONTENT_COMPONENT, remote, local);
     if (out.chunk == NULL) {
         switch_bounce_inward(w, st, local, remote, "wait", "resource-constraint",
                              "the gateway is out of memory");

@@ -38,7 +38,7 @@ static void sift_down(struct timers *ts, size_t i)
 void timers_free(struct timers *ts)
 {
     mem_free(ts->v);
-    *ts = (struct timers){NULL, 0, 0};
+    *ts = (struct timers){0};
 }
 
 bool timers_set(struct timers *ts, struct timer *t, uint64_t due)
@@ -54,7 +54,8 @@ bool timers_set(struct timers *ts, struct timer *t, uint64_t due)
         }
         place(ts, ts->n++, t);
     }
-    t->due = due;
+    /* What is set again while timers fire waits for the next run: nobody fires twice. */
+    t->due = ts->running && due <= ts->now ? ts->now + 1 : due;
     sift_up(ts, t->pos - 1);
     sift_down(ts, t->pos - 1);
     return true;
@@ -84,9 +85,12 @@ bool timers_next(const struct timers *ts, uint64_t *due)
 
 void timers_run(struct timers *ts, uint64_t now)
 {
-    for (size_t budget = ts->n; budget && ts->n && ts->v[0]->due <= now; budget--) {
+    ts->running = true;
+    ts->now = now;
+    while (ts->n > 0 && ts->v[0]->due <= now) {
         struct timer *t = ts->v[0];
         timers_clear(ts, t);
         t->fire(t);
     }
+    ts->running = false;
 }

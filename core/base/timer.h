@@ -16,6 +16,8 @@ struct timer {
 struct timers {
     struct timer **v;
     size_t n, cap;
+    bool running; /* inside timers_run, for the time `now` */
+    uint64_t now;
 };
 
 void timers_free(struct timers *ts); /* the timers themselves belong to their holders */

@@ -236,7 +236,7 @@ static void begin_turn(struct conn *c)
 
 static bool share_used_up(const struct conn *c)
 {
-    return c->turn_bytes >= TURN_BYTES || c->turn_events >= TURN_EVENTS;
+    return c->turn_bytes >= TURN_BYTES || c->turn_events >= c->max_turn_events;
 }
 
 static bool may_pump(const struct conn *c)
@@ -383,6 +383,7 @@ struct conn *conn_new(struct loop *l, uv_tcp_t *tcp, const struct conn_options *
     c->ops = ops;
     c->arg = arg;
     c->high_mark = opt->high_mark != 0 ? opt->high_mark : HIGH_MARK;
+    c->max_turn_events = opt->turn_events != 0 ? opt->turn_events : TURN_EVENTS;
     c->low_mark = opt->low_mark != 0 ? opt->low_mark : LOW_MARK;
     c->pump.run = pump_task;
     c->flush.run = conn_flush_task;

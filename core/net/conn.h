@@ -42,6 +42,7 @@ struct conn_options {
     enum content_ns content;
     const struct framer_limits *limits; /* NULL: unauthenticated */
     size_t high_mark, low_mark;         /* bytes in the write queue; 0: 1 MiB and 256 KiB */
+    size_t turn_events; /* elements per loop turn before others have theirs; 0: 64 */
     uint64_t stall_ms; /* LOST when the socket takes no byte for so long; 0: no limit */
 };
 

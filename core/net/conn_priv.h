@@ -30,7 +30,7 @@ struct conn {
     struct loop_task pump;
     struct timer relax;
     uint64_t turn;                     /* the loop's turn that the next two belong to */
-    size_t turn_bytes, turn_events;
+    size_t turn_bytes, turn_events, max_turn_events;
     unsigned pauses;
     bool started, reading, tls_up;
     bool stale;                        /* bytes in clear came after STARTTLS */

@@ -111,7 +111,9 @@ static void carry_out(struct session *s, const struct gw_event *ev, const struct
     case ACT_STREAM_RESET:
         conn_reset_stream(s->conn);
         break;
-    case ACT_TLS_START:
+    case ACT_TLS_START: /* what was proven in clear counts for nothing behind TLS */
+        if (s->first_limits != NULL)
+            conn_set_limits(s->conn, s->first_limits);
         conn_start_tls(s->conn, s->tls.ctx, s->tls.server, s->tls.domain, s->tls.peer_name);
         break;
     case ACT_LIMITS:
@@ -278,6 +280,7 @@ bool session_start(struct session *s, struct loop *l, uv_tcp_t *tcp, const struc
         session_discard(tcp);
         return false;
     }
+    s->first_limits = opt->limits;
     conn_start(s->conn);
     struct gw_event ev = {.kind = EV_OPENED, .now_ms = loop_now(l)};
     session_event(s, &ev);

@@ -47,7 +47,8 @@ struct session {
     struct session_tls tls;
     uint64_t linger_ms; /* for closing */
     struct log_ctx log;
-    const struct framer_limits *limits; /* once authorised (ACT_LIMITS) */
+    const struct framer_limits *limits;       /* once authorised (ACT_LIMITS) */
+    const struct framer_limits *first_limits; /* before that, and again after TLS_START */
     struct session_timer timers[GW_TIMER_COUNT];
     struct list waiting; /* events that came while busy */
     bool busy, over;

@@ -70,8 +70,8 @@ static bool ascii_ok(struct str s)
         if (i < s.n)
             label.p = s.p + i + 1;
     }
-    struct ip ip;
-    return !is_number(label) && !ip_parse(s, &ip);
+    /* No IP literal: IPv6 has colons, and IPv4 ends in a number. */
+    return !is_number(label);
 }
 
 /* True when libidn2 has to look at it. */

@@ -15,6 +15,11 @@ static bool has_route(const struct cfg_peer *p)
     return p->route != NULL;
 }
 
+static bool has_policy_or_route(const struct cfg_peer *p)
+{
+    return has_policy(p) || has_route(p);
+}
+
 static struct policy_decision decide(enum policy_verdict v, const char *rule,
                                      const struct cfg_peer *p)
 {
@@ -27,21 +32,17 @@ struct policy_decision policy_pair(const struct gateway_config *c, struct str lo
     (void)local; /* rules per pair narrow this later; today a peer is allowed for all of us */
     if (!c->federation)
         return decide(POLICY_OFF, "federation is off", NULL);
-    const struct cfg_peer *p = gateway_config_peer(c, remote, has_policy);
-    if (p != NULL && p->policy == PEER_DENY && c->privacy_mode != PRIVACY_OFF)
-        return decide(POLICY_DENY, "peer entry denies", p);
-    switch ((enum privacy_mode)c->privacy_mode) {
-    case PRIVACY_OFF:
+    if (c->privacy_mode == PRIVACY_OFF)
         return decide(POLICY_ALLOW, "privacy_mode is off", NULL);
-    case PRIVACY_DENY_LIST:
-        return decide(POLICY_ALLOW, "not on the deny list", NULL);
-    case PRIVACY_ALLOW_LIST:
-        break;
-    }
+    /* The nearest entry that says something decides; a route without a policy says yes. */
+    const struct cfg_peer *p =
+        gateway_config_peer(c, remote, c->use_static_routes ? has_policy_or_route : has_policy);
+    if (p != NULL && p->policy == PEER_DENY)
+        return decide(POLICY_DENY, "peer entry denies", p);
     if (p != NULL)
-        return decide(POLICY_ALLOW, "peer entry allows", p);
-    if (c->use_static_routes && (p = gateway_config_peer(c, remote, has_route)) != NULL)
-        return decide(POLICY_ALLOW, "static route", p);
+        return decide(POLICY_ALLOW, has_policy(p) ? "peer entry allows" : "static route", p);
+    if (c->privacy_mode == PRIVACY_DENY_LIST)
+        return decide(POLICY_ALLOW, "not on the deny list", NULL);
     return decide(POLICY_DENY, "not on the allow list", NULL);
 }
 

@@ -393,13 +393,13 @@ bool remote_may_send(const struct remote *r, struct str local)
 
 /* ---- questions ------------------------------------------------------------------------------- */
 
-void remote_ask(struct remote *r, const struct db_request *q, uint64_t origin, uint32_t ticket,
+bool remote_ask(struct remote *r, const struct db_request *q, uint64_t origin, uint32_t ticket,
                 uint64_t within_ms, uint64_t now)
 {
     remote_tick(r, now);
     struct ask *a = mem_zalloc(sizeof *a);
     if (a == NULL)
-        return; /* the asking stream's own deadline ends it */
+        return false;
     a->local = mem_strndup(q->local);
     a->stream_id = mem_strndup(q->stream_id);
     a->key = mem_strndup(q->key);
@@ -414,6 +414,7 @@ void remote_ask(struct remote *r, const struct db_request *q, uint64_t origin, u
         decide(r, a, VERDICT_NOT_FOUND);
     else
         wake(r, now);
+    return true;
 }
 
 void remote_answered(struct remote *r, const struct db_request *q, enum verdict verdict,
@@ -440,7 +441,7 @@ static void pair_failed(struct remote *r, struct pair *p, const char *condition,
                         uint64_t now)
 {
     char why[WHY_MAX];
-    snprintf(why, sizeof why, "the remote server did not accept us: db:result was answered %.*s",
+    snprintf(why, sizeof why, "the remote server did not accept our dialback key: %.*s",
              STR_ARG(text));
     set_why(r, str_c(why));
     p->phase = PHASE_NONE;

@@ -91,8 +91,8 @@ struct remote_refusal remote_stanza(struct remote *r, struct str local, struct s
  * last one first. False: out of memory; the stanza is still the caller's to end. */
 bool remote_unsent(struct remote *r, struct str local, struct str stanza, uint64_t now);
 
-/* `origin` and `ticket` come back with the verdict. */
-void remote_ask(struct remote *r, const struct db_request *request, uint64_t origin,
+/* `origin` and `ticket` come back with the verdict; false: out of memory, none will come. */
+bool remote_ask(struct remote *r, const struct db_request *request, uint64_t origin,
                 uint32_t ticket, uint64_t within_ms, uint64_t now);
 
 void remote_resolved(struct remote *r, size_t ntargets, uint64_t now);

@@ -98,7 +98,8 @@ static inline void on_closed(struct conn *c, void *arg)
 
 static const struct conn_ops ops = {on_event, on_drained, on_sent, on_closed};
 static const struct conn_options plain_options = {
-    CONTENT_SERVER, &framer_limits_default, 100 * NUMBERED, 10 * NUMBERED};
+    .content = CONTENT_SERVER, .limits = &framer_limits_default, .high_mark = 100 * NUMBERED,
+    .low_mark = 10 * NUMBERED};
 
 static inline void side_open(struct side *s, struct world *w, int fd)
 {
