@@ -130,6 +130,8 @@ static void carry_out(struct session *s, const struct gw_event *ev, const struct
         write_log(s, act);
         break;
     case ACT_CLOSE:
+        if (s->text[0] == '\0')
+            str_copy(s->text, sizeof s->text, act->u.close.text);
         end(s, act->u.close.reason, act->u.close.abort);
         break;
     case ACT_DELIVER:

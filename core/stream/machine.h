@@ -199,7 +199,8 @@ struct gw_action {
         } log;
         struct {
             enum end_reason reason;
-            bool abort; /* do not wait for what is queued */
+            bool abort;      /* do not wait for what is queued */
+            struct str text; /* for people, of what the reason does not say; may be absent */
         } close;
     } u;
 };

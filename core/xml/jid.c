@@ -8,8 +8,7 @@
 #include "core/xml/jid.h"
 
 #include <idn2.h>
-
-#include "core/base/cidr.h"
+#include <stdint.h>
 
 enum { LABEL_MAX = 63, IDN_FLAGS = IDN2_NONTRANSITIONAL | IDN2_NFC_INPUT };
 
@@ -204,6 +203,21 @@ static bool is_blank(unsigned c)
            c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
+/* What a local part must not hold (RFC 7622 3.3.1), below 0x40 as a set of bits: controls, space
+ * and
+ * "&'/:<> */
+#define BIT(c) (UINT64_C(1) << (c))
+static const uint64_t controls = UINT64_C(0xFFFFFFFF);
+static const uint64_t not_local = UINT64_C(0xFFFFFFFF) | BIT(' ') | BIT('"') | BIT('&') |
+                                  BIT('\'') | BIT('/') | BIT(':') | BIT('<') | BIT('>');
+
+static bool ascii_refused(unsigned char c, bool local)
+{
+    if (c < 0x40)
+        return ((local ? not_local : controls) >> c) & 1;
+    return c == 0x7F || (local && c == '@');
+}
+
 static bool part_ok(struct str s, bool local)
 {
     if (s.p == NULL)
@@ -211,10 +225,9 @@ static bool part_ok(struct str s, bool local)
     if (s.n == 0 || s.n > JID_PART_MAX || !str_utf8(s))
         return false;
     for (size_t i = 0; i < s.n;) {
-        unsigned c = next_point(s.p, &i);
-        if (is_control(c))
-            return false;
-        if (local && (is_blank(c) || (c < 0x80 && strchr("\"&'/:<>@", (int)c) != NULL)))
+        unsigned char byte = (unsigned char)s.p[i];
+        unsigned c = byte < 0x80 ? (i++, byte) : next_point(s.p, &i);
+        if (c < 0x80 ? ascii_refused(byte, local) : is_control(c) || (local && is_blank(c)))
             return false;
     }
     return true;

@@ -93,6 +93,16 @@ static void rest(struct s2s_out *m, struct gw_actions *out, enum end_reason reas
         gw_close(out, reason, abort);
 }
 
+/* With a sentence that the bounces will carry. */
+static void rest_because(struct s2s_out *m, struct gw_actions *out, enum end_reason reason,
+                         struct str text)
+{
+    if (!set_state(m, S2S_OUT_RESTING))
+        return;
+    gw_close(out, reason, false);
+    out->v[out->n - 1].u.close.text = text;
+}
+
 /* Before READY there is nothing to wait for: say good-bye and go. */
 static void give_up(struct s2s_out *m, struct gw_actions *out, enum end_reason reason,
                     const char *text)
@@ -100,7 +110,7 @@ static void give_up(struct s2s_out *m, struct gw_actions *out, enum end_reason r
     gw_log(out, LOG_NOTICE, "s2s.failed", KV_C("reason", end_reason_name(reason)),
            KV_C("state", s2s_out_state_name(m->state)), KV_C("msg", text));
     gw_send(out, STREAM_CLOSE_TAG);
-    rest(m, out, reason, false);
+    rest_because(m, out, reason, str_c(text));
 }
 
 static void refuse(struct s2s_out *m, struct gw_actions *out, const char *condition,
@@ -426,7 +436,7 @@ static void on_stream_error(struct s2s_out *m, const struct nonza *z, struct gw_
         return;
     }
     gw_send(out, STREAM_CLOSE_TAG);
-    rest(m, out, END_STREAM_ERROR_RECEIVED, false);
+    rest_because(m, out, END_STREAM_ERROR_RECEIVED, text.n ? text : condition);
 }
 
 static void on_dialback(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)

@@ -31,8 +31,10 @@ struct pair {
     char *local;
     enum pair_phase phase;
     struct outq queue;
-    uint64_t retry_at;  /* after a refusal of this pair alone */
-    uint64_t forget_at; /* its failures count no more; 0: there are none */
+    uint64_t retry_at;     /* after a refusal of this pair alone */
+    const char *condition; /* until then new stanzas are answered this ... */
+    struct span why;       /* ... with this text */
+    uint64_t forget_at;    /* its failures count no more; 0: there are none */
     unsigned failures;
 };
 
@@ -120,6 +122,7 @@ static void free_pair(struct pair *p)
 {
     list_remove(&p->node);
     outq_free(&p->queue);
+    span_release(&p->why);
     mem_free(p->local);
     mem_free(p);
 }
@@ -358,7 +361,7 @@ struct remote_refusal remote_stanza(struct remote *r, struct str local, struct s
         return (struct remote_refusal){r->penalty_condition, r->why.s};
     struct pair *p = get_pair(r, local, now);
     if (p != NULL && p->retry_at > now)
-        return (struct remote_refusal){"remote-server-timeout", r->why.s};
+        return (struct remote_refusal){p->condition, p->why.s};
     if (p == NULL || !outq_push(&p->queue, stanza, now))
         return (struct remote_refusal){"resource-constraint",
                                        STR("the queue for this domain is full")};
@@ -374,7 +377,7 @@ bool remote_unsent(struct remote *r, struct str local, struct str stanza, uint64
     if (r->state == REMOTE_BACKOFF)
         fail_pair(r, p, r->penalty_condition); /* as a new one */
     else if (p->retry_at > now)
-        fail_pair(r, p, "remote-server-timeout");
+        fail_pair(r, p, p->condition);
     wake(r, now); /* the stream that gives it back may have been given up before */
     return true;
 }
@@ -445,6 +448,9 @@ static void pair_failed(struct remote *r, struct pair *p, const char *condition,
              STR_ARG(text));
     set_why(r, str_c(why));
     p->phase = PHASE_NONE;
+    p->condition = condition;
+    span_release(&p->why);
+    p->why = span_retain(r->why);
     uint64_t wait = penalty(r, p->failures++);
     p->retry_at = now + wait;
     p->forget_at = p->retry_at + FORGET_FACTOR * wait;
