@@ -117,6 +117,7 @@ static void on_header(struct link_client *m, const struct gw_event *ev, struct g
         return;
     }
     gw_send_end(out, begin);
+    m->proved = true;
     set_state(m, LINK_CLIENT_HANDSHAKE, out);
 }
 
@@ -226,9 +227,12 @@ static void on_nonza(struct link_client *m, const struct gw_event *ev, struct gw
         rest(m, out, closing ? m->reason : reason, false);
         return;
     }
-    if (m->state == LINK_CLIENT_CLOSING)
+    bool handshake = m->proved && str_is(z->node[0].name, "handshake");
+    if (m->state == LINK_CLIENT_CLOSING) { /* what the peer sends behind it is still delivered */
+        m->was_up = m->was_up || handshake;
         return;
-    if (m->state == LINK_CLIENT_HANDSHAKE && str_is(z->node[0].name, "handshake")) {
+    }
+    if (m->state == LINK_CLIENT_HANDSHAKE && handshake) {
         on_up(m, ev, out);
         return;
     }

@@ -54,6 +54,7 @@ struct link_client {
     enum link_client_state state;
     struct link_client_config cfg;
     const struct env *env;
+    bool proved; /* the digest was sent: <handshake/> may be under way */
     bool was_up;
     enum end_reason reason; /* of CLOSING */
     uint64_t in_ms, out_ms; /* last stanza received, last output */

@@ -136,7 +136,7 @@ static void test_soa_lies(void **state)
 
 static void chain(struct pkt *p, int hops, bool backwards)
 {
-    char from[16], to[16];
+    char from[24], to[24];
     pkt_response(p, 1, 0, "c0.lab", DNS_RR_A);
     for (int i = 0; i < hops; i++) {
         int at = backwards ? hops - 1 - i : i;
