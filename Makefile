@@ -78,8 +78,10 @@ PURE_LIB    := $(B)/libpure.a
 DRIVER_LIB  := $(B)/libdriver.a
 obj          = $(patsubst %.c,$(B)/%.o,$(1))
 
-PROGRAMS    := $(BIN)/sallyport $(BIN)/sallyport-router
-LAB_USER    := $(BIN)/lab-user
+# The sanitized programs stand beside the released ones.
+PROG_DIR    := $(if $(filter release,$(BUILD)),$(BIN),$(B)/bin)
+PROGRAMS    := $(PROG_DIR)/sallyport $(PROG_DIR)/sallyport-router
+LAB_USER    := $(PROG_DIR)/lab-user
 TESTS_PURE  := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c tests/machine/test_*.c \
                tests/replay/test_*.c))
 TESTS_DRV   := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/driver/test_*.c))
@@ -119,11 +121,6 @@ define program
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(1) -o $@
 endef
 
-ifeq ($(BUILD),release)
-PROG_DIR := $(BIN)
-else
-PROG_DIR := $(B)/bin
-endif
 $(PROG_DIR)/sallyport: $(B)/gateway/main.o $(DRIVER_LIB) $(PURE_LIB)
 	$(call program,$(ALL_LIBS))
 $(PROG_DIR)/sallyport-router: $(B)/xcp/router_main.o $(DRIVER_LIB) $(PURE_LIB)

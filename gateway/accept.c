@@ -309,10 +309,10 @@ static void on_accept(void *arg, uv_tcp_t *tcp)
 
 /* ---- listeners ------------------------------------------------------------------------------- */
 
-bool accept_open(struct worker *w, struct buf *why)
+bool accept_open(struct worker *w, const struct gateway_config *cfg, struct buf *why)
 {
-    size_t n = w->cfg->listen.ns2s;
-    if (w->listening || !w->cfg->federation)
+    size_t n = cfg->listen.ns2s;
+    if (w->listening || !cfg->federation)
         return true;
     w->listeners = mem_zalloc((n ? n : 1) * sizeof(struct listener *));
     if (w->listeners == NULL)
@@ -322,7 +322,7 @@ bool accept_open(struct worker *w, struct buf *why)
         struct endpoint e;
         char text[LISTEN_WHY_MAX] = "not an address with a port";
         struct listener *l = NULL;
-        if (endpoint_parse(str_c(w->cfg->listen.s2s[i]), &e))
+        if (endpoint_parse(str_c(cfg->listen.s2s[i]), &e))
             l = listen_new(&w->loop, &e, on_accept, w, text);
         if (l == NULL) {
             buf_printf(why, "%s\n", text);
@@ -330,7 +330,7 @@ bool accept_open(struct worker *w, struct buf *why)
             return false;
         }
         w->listeners[w->nlisteners++] = l;
-        log_ev(&w->ctx, LOG_NOTICE, "s2s.listen", KV_C("addr", w->cfg->listen.s2s[i]));
+        log_ev(&w->ctx, LOG_NOTICE, "s2s.listen", KV_C("addr", cfg->listen.s2s[i]));
     }
     return true;
 }

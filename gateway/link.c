@@ -153,19 +153,34 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
     }
 }
 
+/* What the link did not send waits again, before anything that came later. */
 static void take_back(struct link_session *ls)
 {
     struct worker *w = ls->w;
+    struct list back = {NULL, NULL, 0}; /* the newest first */
     struct span stanza;
     bool partial = false;
     while (conn_unsent(ls->s.conn, &stanza, &partial)) {
+        struct outq_item *it = partial ? NULL : mem_zalloc(sizeof *it);
         w->n.inward.writing--;
-        if (partial)
+        if (it == NULL) {
             switch_failed_inward(w, stanza, "remote-server-timeout",
                                  "the gateway's link to the inside was cut");
-        else
-            hold(w, stanza);
-        span_release(&stanza);
+            span_release(&stanza);
+            continue;
+        }
+        it->stanza = stanza;
+        list_prepend(&back, &it->node);
+    }
+    struct list_node *n;
+    while ((n = list_pop(&back)) != NULL) {
+        struct outq_item *it = CONTAINER_OF(n, struct outq_item, node);
+        bool room = w->link.hold.bytes + it->stanza.s.n <= w->cfg->limits.hold_bytes;
+        if (w->draining || hold_over(w) || !room ||
+            !outq_unshift(&w->link.hold, it->stanza.s, loop_now(&w->loop)))
+            switch_failed_inward(w, it->stanza, "remote-server-timeout",
+                                 "the gateway's link to the inside was cut");
+        outq_item_free(it);
     }
 }
 
@@ -353,6 +368,10 @@ void link_drain(struct worker *w, bool now)
 
 void link_close(struct worker *w)
 {
+    w->link.stopping = true;
+    if (w->link.dialling != NULL)
+        connect_cancel(w->link.dialling);
+    w->link.dialling = NULL;
     loop_timer_clear(&w->loop, &w->link.retry);
     loop_timer_clear(&w->loop, &w->link.hold_timer);
     outq_free(&w->link.hold);

@@ -57,12 +57,13 @@ static bool on_reload(void *arg)
     struct gateway_config *c = gateway_config_load(g->config_file, &errors);
     bool ok = c != NULL;
     if (ok) {
-        log_set(g->log, level_of(g, c), (enum log_format)c->log.format, (unsigned)c->log.rate);
         report_warnings(&g->worker.ctx, &errors);
         buf_clear(&errors);
         ok = worker_reload(&g->worker, c, &errors);
     }
-    if (!ok)
+    if (ok)
+        log_set(g->log, level_of(g, c), (enum log_format)c->log.format, (unsigned)c->log.rate);
+    else
         report_rejected(&g->worker.ctx, &errors);
     gateway_config_unref(c);
     buf_free(&errors);
@@ -123,6 +124,17 @@ static int run(struct gateway *g, struct gateway_config *cfg)
     return code;
 }
 
+static int serve(struct gateway *g, const struct supervisor_options *o, struct gateway_config *cfg)
+{
+    g->options = o;
+    g->config_file = o->config;
+    g->log = log_new(STDERR_FILENO, level_of(g, cfg), (enum log_format)cfg->log.format,
+                     (unsigned)cfg->log.rate);
+    int code = g->log ? run(g, cfg) : SUPERVISOR_SYSTEM;
+    log_free(g->log);
+    return code;
+}
+
 static int check_only(const struct supervisor_options *o, const struct gateway_config *cfg)
 {
     struct buf text = BUF_INIT(ERRORS_MAX);
@@ -156,12 +168,7 @@ int main(int argc, char **argv)
     if (cfg != NULL && !o.check && code == SUPERVISOR_OK) {
         struct gateway *g = mem_zalloc(sizeof *g);
         supervisor_prepare();
-        g->options = &o;
-        g->config_file = o.config;
-        g->log = log_new(STDERR_FILENO, level_of(g, cfg), (enum log_format)cfg->log.format,
-                         (unsigned)cfg->log.rate);
-        code = g->log ? run(g, cfg) : SUPERVISOR_SYSTEM;
-        log_free(g->log);
+        code = g ? serve(g, &o, cfg) : SUPERVISOR_SYSTEM;
         mem_free(g);
     }
     gateway_config_unref(cfg);

@@ -30,6 +30,8 @@ static void on_timer(struct timer *t)
 struct peer *peer_get(struct worker *w, struct str remote, struct str local)
 {
     struct peer *p = peer_find(w, remote);
+    if (p != NULL && remote_state_of(p->remote) == REMOTE_IDLE) /* it is this one that wakes it */
+        str_copy(p->local, sizeof p->local, local);
     if (p != NULL)
         return p;
     if (HASH_COUNT(w->peers) >= PEERS_MAX || (p = mem_zalloc(sizeof *p)) == NULL)
@@ -307,13 +309,12 @@ static bool refused(void *arg, const struct endpoint *e, const char **why)
             own.port == e->port)
             return true;
     }
-    for (size_t i = 0; i < c->listen.ns2s; i++) {
+    for (size_t i = 0; i < p->w->nlisteners; i++) {
+        const struct endpoint *at = listen_local(p->w->listeners[i]);
         *why = "this address is our own listener";
-        if (endpoint_parse(str_c(c->listen.s2s[i]), &own) && own.port == e->port &&
-            ip_equal(&own.ip, &e->ip))
-            return true;
-        if ((ip_equal(&own.ip, &any4) || ip_equal(&own.ip, &any6)) && own.port == e->port &&
-            worker_own_address(&e->ip))
+        if (at->port == e->port &&
+            (ip_equal(&at->ip, &e->ip) || ((ip_equal(&at->ip, &any4) || ip_equal(&at->ip, &any6)) &&
+                                           worker_own_address(&e->ip))))
             return true;
     }
     for (size_t i = 0; !p->literal && i < c->outbound.ndeny; i++) {
@@ -548,11 +549,20 @@ static void on_kick(struct loop_task *t)
 
 /* ---- the worker's wishes --------------------------------------------------------------------- */
 
+static bool not_ours(void *arg, struct str local)
+{
+    return gateway_config_domain(((struct worker *)arg)->cfg, local) == NULL;
+}
+
 static void policy_queued(struct worker *w, struct peer *p)
 {
-    if (policy_pair(w->cfg, str_c(p->local), str_c(p->domain)).verdict != POLICY_ALLOW)
-        remote_fail_all(p->remote, "not-allowed", STR("the policy for this domain has changed"),
-                        loop_now(&w->loop));
+    static const char why[] = "the policy for this domain has changed";
+    struct policy_decision d = policy_pair(w->cfg, str_c(p->local), str_c(p->domain));
+    if (d.verdict != POLICY_ALLOW)
+        remote_fail_all(p->remote, d.verdict == POLICY_OFF ? "policy-violation" : "not-allowed",
+                        STR(why), loop_now(&w->loop));
+    else
+        remote_fail_local(p->remote, not_ours, w, "not-allowed", STR(why));
     peer_kick(p);
 }
 
@@ -580,9 +590,7 @@ void peer_forget_lookups(struct worker *w)
             continue;
         dns_query_cancel(p->query);
         p->query = NULL;
-        struct str why = STR("the DNS settings were changed meanwhile");
-        remote_resolve_failed(p->remote, why, loop_now(&w->loop)); /* one of the two applies */
-        remote_dial_failed(p->remote, why, true, loop_now(&w->loop));
+        remote_again(p->remote); /* by the new resolver, when the kick comes */
         peer_kick(p);
     }
 }

@@ -200,11 +200,11 @@ void switch_bounce_inward(struct worker *w, const struct stanza *st, struct str 
                           struct str remote, const char *type, const char *condition,
                           const char *text)
 {
-    log_bounce(w, "in", local, remote, condition, str_c(text));
     if (!bounce_allowed(st)) {
         w->n.inward.dropped++;
         return;
     }
+    log_bounce(w, "in", local, remote, condition, str_c(text));
     w->n.inward.bounced++;
     struct span b = bounce_stanza(st, CONTENT_SERVER, type, condition, text);
     if (b.chunk == NULL)

@@ -150,7 +150,7 @@ bool worker_start(struct worker *w, struct log *log, struct gateway_config *cfg,
     tell_about_files(w, cfg);
     adopt(w, cfg, tls);
     *exit_code = EXIT_CANNOT_LISTEN;
-    if (!accept_open(w, why))
+    if (!accept_open(w, cfg, why))
         return false;
     link_open(w);
     return true;
@@ -176,7 +176,9 @@ bool worker_reload(struct worker *w, struct gateway_config *cfg, struct buf *why
 {
     struct tls_ctx *tls = make_tls(cfg, why);
     struct resolver *resolver = tls ? make_resolver(w, cfg, why) : NULL;
-    if (resolver == NULL) {
+    if (resolver == NULL || !accept_open(w, cfg, why)) {
+        if (resolver != NULL)
+            resolver_close(resolver);
         tls_ctx_unref(tls);
         return false;
     }
@@ -186,7 +188,7 @@ bool worker_reload(struct worker *w, struct gateway_config *cfg, struct buf *why
     struct gateway_config *old = w->cfg;
     tell_about_files(w, cfg);
     if (r.dns) {
-        /* Lookups under way are failed with their resolver: their domains are tried again. */
+        /* Lookups under way end with their resolver and are asked again. */
         peer_forget_lookups(w);
         resolver_close(w->resolver);
         w->resolver = resolver;
@@ -197,10 +199,9 @@ bool worker_reload(struct worker *w, struct gateway_config *cfg, struct buf *why
     link_reload(w, r.link);
     if (r.federation && !cfg->federation)
         accept_close(w);
-    bool listening = accept_open(w, why);
     gateway_config_unref(old);
     report_reloaded(&w->ctx, cfg->file, changes);
-    return listening;
+    return true;
 }
 
 /* ---- drain and end --------------------------------------------------------------------------- */
@@ -274,6 +275,7 @@ void worker_close(struct worker *w)
     loop_timer_clear(&w->loop, &w->drain_timer);
     if (w->resolver != NULL)
         resolver_close(w->resolver);
+    w->resolver = NULL;
     loop_close(&w->loop);
     tls_ctx_unref(w->tls);
     gateway_config_unref(w->cfg);
@@ -301,7 +303,8 @@ void worker_dump(struct worker *w)
     dump_books(w, "out", w->n.outward);
     log_ev(&w->ctx, LOG_NOTICE, "state.streams", KV_I("in_unproven", w->in_unproven.count),
            KV_I("in_proven", w->in_proven.count), KV_I("out", w->out.count),
-           KV_I("peers", HASH_COUNT(w->peers)), KV_C("link", w->link.up ? "up" : "down"));
+           KV_I("peers", HASH_COUNT(w->peers)), KV_C("link", w->link.up ? "up" : "down"),
+           KV_I("log_lines_dropped", log_lines_dropped(w->log)));
     struct peer *p, *next;
     HASH_ITER(hh, w->peers, p, next)
     {

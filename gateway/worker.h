@@ -161,7 +161,8 @@ uint32_t worker_sid(struct worker *w);        /* never 0, never used again */
 bool worker_own_address(const struct ip *ip); /* of an interface of this host, or loopback */
 
 /* ---- accept.c ---- */
-bool accept_open(struct worker *w, struct buf *why);
+/* Listens as `cfg` says, unless it does already or federation is off. */
+bool accept_open(struct worker *w, const struct gateway_config *cfg, struct buf *why);
 void accept_close(struct worker *w);
 void accept_verdict(struct worker *w, uint32_t sid, uint32_t ticket, enum verdict v,
                     struct str text);

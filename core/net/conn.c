@@ -574,13 +574,3 @@ uint64_t conn_bytes_out(const struct conn *c)
 {
     return c->bytes_out;
 }
-
-uint64_t conn_last_in(const struct conn *c)
-{
-    return c->last_in;
-}
-
-uint64_t conn_last_out(const struct conn *c)
-{
-    return c->last_out;
-}

@@ -88,7 +88,5 @@ const struct endpoint *conn_local(const struct conn *c);
 size_t conn_memory(const struct conn *c);
 uint64_t conn_bytes_in(const struct conn *c);
 uint64_t conn_bytes_out(const struct conn *c);
-uint64_t conn_last_in(const struct conn *c);  /* loop time of the last byte read */
-uint64_t conn_last_out(const struct conn *c);
 
 #endif

@@ -280,7 +280,6 @@ static void on_features(struct s2s_out *m, const struct gw_event *ev, struct gw_
         refuse(m, out, "unsupported-stanza-type", "stream features were expected");
         return;
     }
-    m->errors_offered = f.dialback_errors;
     enum security_mode mode = mode_of(m);
     if (!m->encrypted && f.starttls && mode != SECURITY_NO_TLS) {
         set_state(m, S2S_OUT_STARTTLS);

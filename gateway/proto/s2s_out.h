@@ -52,9 +52,8 @@ struct s2s_out {
     struct authz authz; /* WAITING: wanted; ASKED: db:result sent; VALID */
     struct list verify; /* db:verify wanted or sent */
     bool encrypted, tls_was_offered, dialback_declared;
-    bool errors_offered; /* the peer advertised <errors/> */
-    bool no_stanzas;     /* a pair was answered `invalid`: nothing new on this stream */
-    bool reset;          /* it ends because a mode was changed, there or here: try again at once */
+    bool no_stanzas; /* a pair was answered `invalid`: nothing new on this stream */
+    bool reset;      /* it ends because a mode was changed, there or here: try again at once */
     enum end_reason reason;
     uint64_t active_ms;
 };

@@ -372,7 +372,12 @@ struct remote_refusal remote_stanza(struct remote *r, struct str local, struct s
 bool remote_unsent(struct remote *r, struct str local, struct str stanza, uint64_t now)
 {
     struct pair *p = get_pair(r, local, now);
-    if (p == NULL || !outq_unshift(&p->queue, stanza, now))
+    if (p == NULL)
+        return false;
+    /* Not younger than what is behind it: the head of the queue is what its age is read from. */
+    const struct list_node *head = p->queue.items.first;
+    uint64_t since = head ? CONTAINER_OF(head, struct outq_item, node)->since : now;
+    if (!outq_unshift(&p->queue, stanza, since))
         return false;
     if (r->state == REMOTE_BACKOFF)
         fail_pair(r, p, r->penalty_condition); /* as a new one */
@@ -542,6 +547,23 @@ void remote_stream_reset(struct remote *r, struct str why, uint64_t now)
         r->until = now + r->settings->setup_ms;
 }
 
+void remote_again(struct remote *r)
+{
+    if (r->state == REMOTE_RESOLVING || r->state == REMOTE_CONNECTING)
+        r->todo = true;
+}
+
+void remote_fail_local(struct remote *r, bool (*gone)(void *arg, struct str local), void *arg,
+                       const char *condition, struct str why)
+{
+    set_why(r, why);
+    LIST_FOREACH (&r->pairs, n, next) {
+        struct pair *p = CONTAINER_OF(n, struct pair, node);
+        if (gone(arg, str_c(p->local)))
+            fail_pair(r, p, condition);
+    }
+}
+
 void remote_fail_all(struct remote *r, const char *condition, struct str why, uint64_t now)
 {
     (void)now;
@@ -697,8 +719,7 @@ static bool next_ask(struct remote *r, struct remote_act *out)
     return false;
 }
 
-static bool next_of_pair(struct remote *r, struct pair *p, uint64_t now, bool writable,
-                         struct remote_act *out)
+static bool next_of_pair(struct pair *p, uint64_t now, bool writable, struct remote_act *out)
 {
     if (p->queue.items.first == NULL)
         return false;
@@ -715,7 +736,6 @@ static bool next_of_pair(struct remote *r, struct pair *p, uint64_t now, bool wr
         outq_item_free(it);
         return true;
     }
-    (void)r;
     return false;
 }
 
@@ -744,7 +764,7 @@ bool remote_next(struct remote *r, uint64_t now, bool writable, struct remote_ac
     if (next_ask(r, out))
         return true;
     LIST_FOREACH (&r->pairs, n, next)
-        if (next_of_pair(r, CONTAINER_OF(n, struct pair, node), now, writable, out))
+        if (next_of_pair(CONTAINER_OF(n, struct pair, node), now, writable, out))
             return true;
     return false;
 }
@@ -752,11 +772,6 @@ bool remote_next(struct remote *r, uint64_t now, bool writable, struct remote_ac
 enum remote_state remote_state_of(const struct remote *r)
 {
     return r->state;
-}
-
-struct str remote_domain(const struct remote *r)
-{
-    return str_c(r->domain);
 }
 
 size_t remote_queued(const struct remote *r)

@@ -110,6 +110,11 @@ void remote_stream_ended(struct remote *r, struct str why, uint64_t now);
 /* It ended because the settings of one side have changed: no fault of the target, which is tried
  * again at once, questions too; a few times in a row, then it counts as an end like others. */
 void remote_stream_reset(struct remote *r, struct str why, uint64_t now);
+/* The lookup or connection under way was given up by us: the same once more. */
+void remote_again(struct remote *r);
+/* Fails what waits for the local domains that are `gone`. */
+void remote_fail_local(struct remote *r, bool (*gone)(void *arg, struct str local), void *arg,
+                       const char *condition, struct str why);
 /* We stop, or the policy changed: fails everything that waits, in every state but READY. */
 void remote_fail_all(struct remote *r, const char *condition, struct str why, uint64_t now);
 void remote_tick(struct remote *r, uint64_t now);
@@ -122,7 +127,6 @@ bool remote_due(const struct remote *r, uint64_t *due);         /* when remote_t
 bool remote_may_send(const struct remote *r, struct str local); /* past the queue: it is empty */
 
 enum remote_state remote_state_of(const struct remote *r);
-struct str remote_domain(const struct remote *r);
 size_t remote_queued(const struct remote *r);
 bool remote_disposable(const struct remote *r, uint64_t now); /* idle, nothing waits, no penalty */
 

@@ -70,6 +70,17 @@ def test_check_names_every_error(lab):
     assert re.search(r"\b[5-9] errors", said), said
 
 
+def test_user_that_does_not_exist(us):
+    """A start that fails after binding ends at once, although the inside could be reached."""
+    text = us.gateway.conf.read_text()
+    text = re.sub(r'"[^"]*:5269"', f'"{us.lab.ip(RAW + 9)}:5269"', text)
+    other = us.lab.conf("no-user.conf", text + 'user = "no-such-user";\n')
+    began = time.monotonic()
+    r = run("sallyport", "-c", other)
+    assert r.returncode == 78 and "no-such-user" in r.stderr, r
+    assert time.monotonic() - began < 3
+
+
 def test_check_of_a_good_file(us):
     r = run("sallyport", "-t", "-c", us.gateway.conf)
     assert r.returncode == 0, r.stdout + r.stderr
