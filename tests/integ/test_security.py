@@ -314,7 +314,7 @@ def test_a_second_header_inside_the_stream(us):
 
 class Injecting(RemoteServer):
     """Somebody on the way: what belongs behind TLS comes with or instead of the handshake."""
-    after = b""
+    after, got, over = b"", b"", False  # got: what came behind proceed; over: the peer has closed
 
     def _element(self, s, peer, element):
         if element.tag != f"{{{TLS}}}starttls":
@@ -322,12 +322,12 @@ class Injecting(RemoteServer):
             return
         s.send(f"<proceed xmlns='{TLS}'/>".encode() + self.after)
         s.sock.settimeout(5)
-        self.got = b""
         try:
             while data := s.sock.recv(65536):
                 self.got += data
         except OSError:
             pass
+        self.over = True
         raise Closed("enough")
 
 
@@ -337,15 +337,17 @@ HEADER = (f"<?xml version='1.0'?><stream:stream xmlns='jabber:server' xmlns:stre
 
 
 @pytest.mark.parametrize("domain,after", [("proceed.lab", HEADER),
-                                          ("garbage.lab", b"\n\n" + b"\x00" * 100)])
+                                          ("garbage.lab", b"\n\n" + b"\x00" * 100)],
+                         ids=["header", "garbage"])
 def test_bytes_in_clear_behind_proceed(us, lab, domain, after):
     """They are neither read as the answer behind TLS nor is anything sent in clear."""
     server = lab.at_end(Injecting(lab.ip(HOSTS[domain]), domain, tls="optional"))
     server.after = after
     us.inside.message(f"j@{domain}", f"to-{domain}", "keep this secret")
     us.bounced(f"to-{domain}")
+    server.wait(lambda: server.over, what="the gateway to close")
     for _, s in server.streams:
-        seen = s.raw + getattr(server, "got", b"")
+        seen = s.raw + server.got
         assert b"keep this secret" not in seen and b"db:result" not in seen
         # At most a TLS record may have been sent.
         assert server.got[:1] in (b"", b"\x16"), server.got
