@@ -85,6 +85,7 @@ LAB_USER    := $(PROG_DIR)/lab-user
 TESTS_PURE  := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c tests/machine/test_*.c \
                tests/replay/test_*.c))
 TESTS_DRV   := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/driver/test_*.c))
+FUZZ_REPLAYS := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/replay-%,$(wildcard tests/fuzz/fuzz_*.c))
 TEST_TWIN   := $(B)/tests/twin/test_twin
 # What the twin test sees, or makes fail, on its way through the drivers.
 TWIN_WRAP   := mem_alloc mem_zalloc mem_realloc mem_strdup mem_strndup clock_gettime loop_close \
@@ -146,7 +147,7 @@ $(TEST_TWIN): $(call obj,$(wildcard tests/twin/*.c)) $(DRIVER_LIB) $(PURE_LIB)
 # `check` needs the -dev packages only: unit, machine, replay, driver and twin tests, the fuzz
 # corpora.
 check: all $(TESTS_PURE) $(TESTS_DRV) $(TEST_TWIN) fuzz-replay ## unit, machine, replay, twin tests
-	@tests/run-cmocka $(TESTS_PURE) $(TESTS_DRV) $(TEST_TWIN) $(wildcard $(B)/fuzz/replay-*)
+	@tests/run-cmocka $(TESTS_PURE) $(TESTS_DRV) $(TEST_TWIN) $(FUZZ_REPLAYS)
 
 test: deps ## everything: check, lint and the integration tests with real servers
 	@$(MAKE) --no-print-directory -j$(JOBS) all
@@ -203,7 +204,7 @@ $(B)/fuzz/replay-%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(FAKES) $(PURE_LIB)
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -MF $@.d $(ALL_LDFLAGS) $(filter-out %.flags,$^) $(PURE_LIBS) -o $@
-fuzz-replay: $(patsubst fuzz_%,$(B)/fuzz/replay-%,$(FUZZERS))
+fuzz-replay: $(FUZZ_REPLAYS)
 	@:
 build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(PURE_SRC) $(wildcard tests/fake/*.c)
 	@mkdir -p $(@D)

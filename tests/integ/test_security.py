@@ -345,7 +345,7 @@ def test_bytes_in_clear_behind_proceed(us, lab, domain, after):
     server.after = after
     us.inside.message(f"j@{domain}", f"to-{domain}", "keep this secret")
     us.bounced(f"to-{domain}")
-    wait_for(lambda: server.over, what="the gateway to close")
+    labnet.wait_for(lambda: server.over, what="the gateway to close")
     for _, s in server.streams:
         seen = s.raw + server.got
         assert b"keep this secret" not in seen and b"db:result" not in seen
