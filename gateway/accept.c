@@ -6,7 +6,7 @@
 #include "core/base/mem.h"
 #include "gateway/policy/policy.h"
 
-enum { LINGER_MS = 5000, DRAIN_LINGER_MS = 500, ANSWERS_HIGH = 64 * 1024, ANSWERS_LOW = 16 * 1024 };
+enum { ANSWERS_HIGH = 64 * 1024, ANSWERS_LOW = 16 * 1024 };
 
 /* ---- limits per source ----------------------------------------------------------------------- */
 

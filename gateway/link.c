@@ -13,8 +13,6 @@ enum {
     RETRY_FIRST_MS = 1000,
     RETRY_CAP_MS = 30000,
     RETRY_REFUSED_MS = 60000,
-    LINGER_MS = 5000,
-    DRAIN_LINGER_MS = 500,
     TURN_EVENTS = 512 /* what one link turn gathers for many remotes goes out in fewer writes */
 };
 

@@ -7,7 +7,7 @@
 #include "core/base/mem.h"
 #include "gateway/policy/policy.h"
 
-enum { PEERS_MAX = 10000, LINGER_MS = 5000, DRAIN_LINGER_MS = 500, S2S_PORT = 5269 };
+enum { PEERS_MAX = 10000, S2S_PORT = 5269 };
 
 static void dial(struct peer *p, size_t target);
 

@@ -28,6 +28,8 @@
 struct worker;
 
 enum { PAIR_TEXT = 2 * DOMAIN_MAX + 2 };
+/* How long a closed stream waits for its peer to close the connection too; when we stop: less. */
+enum { LINGER_MS = 5000, DRAIN_LINGER_MS = 500 };
 
 /* An incoming stream. */
 struct in_session {
