@@ -1,6 +1,7 @@
 #include "core/xml/parser_priv.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "core/base/mem.h"
 
