@@ -58,5 +58,6 @@ void check_gateway(struct schema_load *l, const void *config)
     check_sources(l, c);
     check_sizes(l, c);
     check_times(l, c);
+    check_links(l, c);
     check_log_rate(l, c->log.rate);
 }

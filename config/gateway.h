@@ -32,12 +32,42 @@ struct cfg_peer {
     char *route;       /* "192.0.2.7:5269", "[2001:db8::1]:5269", "host.example:5269"; NULL: SRV */
 };
 
+enum link_protocol {
+    PROTOCOL_COMPONENT, /* XEP-0114 */
+    PROTOCOL_S2S,       /* an inside server that federates with "everybody", which is us */
+    PROTOCOL_JABBERD2,  /* the protocol of jabberd2's router */
+};
+enum link_transport { LINK_DIAL, LINK_ACCEPT }; /* who opens the TCP connection, seen from us */
+
+/* One way to the inside. Which keys a protocol takes: config/check_links.c. */
 struct cfg_link {
     char *name;
-    char *address;   /* literal IP and port of the inside router */
-    char *component; /* name to join as */
-    char *secret;    /* from secret_file */
+    int protocol;  /* enum link_protocol */
+    int transport; /* enum link_transport */
+    int auth;      /* enum link_auth (trust.h) */
+    uint64_t priority; /* lower first; the same: shared by sender */
+    char **domains;    /* local domains that live behind it; none: all */
+    size_t ndomains;
+    char **partners; /* the only remote domains that it carries; none: all */
+    size_t npartners;
+    char *address; /* of the inside: literal IP and port */
+    char **listen; /* ours, for an inside that dials: "address:port" */
+    size_t nlisten;
+    char *component; /* name to join as; NULL with partners: one stream for each, with its name */
+    char *user;      /* jabberd2: of router-users.xml */
+    char *secret;    /* from secret_file; NULL: none */
     char *secret_file;
+    char *certificate, *key; /* our own on this link, PEM files */
+    char *ca_file;           /* roots for the inside's certificate; NULL: none */
+    char *store_file;        /* certificates of the inside themselves */
+    char **authlist;         /* key hashes, as written */
+    size_t nauthlist;
+    char *peer_name;   /* what the inside's certificate must carry */
+    char *proven_file; /* where a name proven by password is remembered */
+    int security_mode; /* s2s, jabberd2: STARTTLS there */
+    struct cidr *trusted; /* s2s: inside addresses that need no dialback */
+    size_t ntrusted;
+    char *certificates_dir; /* s2s: NAME.pem for remote domains, shown to the inside */
 };
 
 struct gateway_config {
@@ -84,6 +114,8 @@ struct gateway_config {
     } outbound;
     struct {
         uint64_t auth, connect, keepalive, idle, close, queue, drain;
+        uint64_t dead;  /* a link that acknowledges nothing for so long is dead */
+        uint64_t probe; /* an idle link is asked for a sign of life */
     } timeouts;
     struct {
         uint64_t stanza_size;                /* bytes, authenticated */
@@ -91,6 +123,7 @@ struct gateway_config {
         uint64_t queue_bytes, queue_stanzas; /* per pair */
         uint64_t queue_total;                /* all pairs */
         uint64_t hold_bytes, hold_time;      /* link down */
+        uint64_t link_high, link_low; /* bytes waiting on a link: what feeds it pauses, goes on */
         uint64_t connections, connections_per_source, unauthenticated;
         uint64_t pending_dialbacks; /* per stream */
         uint64_t pairs_per_stream;

@@ -40,6 +40,8 @@ enum schema_check {
     CHECK_IP,       /* literal address */
     CHECK_ENDPOINT, /* literal address and port */
     CHECK_ROUTE,    /* endpoint, or host and port */
+    CHECK_KEY_HASH, /* SHA-256 or SHA-1 in hex, colons allowed */
+    CHECK_PATH,     /* need not exist yet; relative to the main file's folder */
     CHECK_FILE,     /* readable regular file; relative to the main file's folder */
 };
 

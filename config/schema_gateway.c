@@ -1,6 +1,7 @@
 /* Every key of sallyport.conf. The rules between keys are in config/check_gateway.c. */
 #include "config/gateway.h"
 
+#include "config/auth.h"
 #include "config/check.h"
 #include "config/schema.h"
 #include "core/base/mem.h"
@@ -36,12 +37,16 @@ static const struct schema_name log_levels[] = {
         {NULL, 0}};
 static const struct schema_name log_formats[] = {
     {"logfmt", LOG_LOGFMT}, {"json", LOG_JSON}, {NULL, 0}};
-/* What exists in the design; SCHEMA_LIMITED admits the first. */
-static const struct schema_name protocols[] = {
-    {"component", 0}, {"s2s", 1}, {"jabberd2", 2}, {NULL, 0}};
-static const struct schema_name transports[] = {{"dial", 0}, {"accept", 1}, {NULL, 0}};
-static const struct schema_name auths[] = {
-    {"password", 0}, {"tls", 1}, {"tls+password", 2}, {NULL, 0}};
+static const struct schema_name protocols[] = {{"component", PROTOCOL_COMPONENT},
+                                               {"s2s", PROTOCOL_S2S},
+                                               {"jabberd2", PROTOCOL_JABBERD2},
+                                               {NULL, 0}};
+static const struct schema_name transports[] = {
+    {"dial", LINK_DIAL}, {"accept", LINK_ACCEPT}, {NULL, 0}};
+static const struct schema_name auths[] = {{"password", LINK_AUTH_PASSWORD},
+                                           {"tls", LINK_AUTH_TLS},
+                                           {"tls+password", LINK_AUTH_TLS_PASSWORD},
+                                           {NULL, 0}};
 
 #define NOT_YET(keypath, kind, list, def)                                                          \
     .path = (keypath), .type = (kind), .at = SCHEMA_NOWHERE, .flags = SCHEMA_LIMITED,              \
@@ -84,6 +89,7 @@ static const struct schema peer_schema = {.entries = peer_entries,
                                           .n = sizeof peer_entries / sizeof peer_entries[0],
                                           .size = sizeof(struct cfg_peer)};
 
+#define LINK struct cfg_link
 static const struct schema_entry link_entries[] = {
     {.path = "name",
      .type = SCHEMA_STRING,
@@ -91,26 +97,58 @@ static const struct schema_entry link_entries[] = {
      .check = CHECK_NAME,
      .flags = SCHEMA_REQUIRED | SCHEMA_KEY,
      .help = "how logs call the link"},
-    {NOT_YET("protocol", SCHEMA_ENUM, protocols, "\"component\""), .help = "XEP-0114"},
-    {NOT_YET("transport", SCHEMA_ENUM, transports, "\"dial\""),
-     .help = "the gateway dials the inside router"},
-    {NOT_YET("auth", SCHEMA_ENUM, auths, "\"password\""), .help = "the XEP-0114 handshake"},
-    {SCHEMA_TEXT(struct cfg_link, address, CHECK_ENDPOINT), .flags = SCHEMA_REQUIRED,
-     .help = "literal address and port of the inside router"},
-    {SCHEMA_TEXT(struct cfg_link, component, CHECK_DOMAIN), .flags = SCHEMA_REQUIRED,
-     .help = "name to join as"},
+    {SCHEMA_CHOICE(LINK, protocol, protocols), .standard = "\"component\"",
+     .help = "component: XEP-0114; s2s: an inside server that federates with us instead of the\n"
+             "world; jabberd2: its router's own protocol"},
+    {SCHEMA_CHOICE(LINK, transport, transports), .standard = "\"dial\"",
+     .help = "dial: the gateway opens the connection; accept: the inside does (needs TLS)"},
+    {SCHEMA_CHOICE(LINK, auth, auths), .standard = "\"password\"",
+     .help = "password: the handshake; tls: certificates known by store_file or authlist;\n"
+             "tls+password: certificates of ca_file, and the handshake"},
+    {SCHEMA_NUMBER(LINK, SCHEMA_INT, priority, 0, 65535), .standard = "0",
+     .help = "the lowest that is up takes the stanzas; equal ones share them by sender"},
+    {SCHEMA_TEXTS(LINK, domains, ndomains, CHECK_DOMAIN, 10000), .standard = "[]",
+     .help = "local domains behind this link; none given: all"},
+    {SCHEMA_TEXTS(LINK, partners, npartners, CHECK_DOMAIN, 1000), .standard = "[]",
+     .help = "only these remote domains; without component, each on a stream with its own name\n"
+             "(an unmodified Prosody); with it, all on that one (ejabberd's hosts)"},
+    {SCHEMA_TEXT(LINK, address, CHECK_ENDPOINT),
+     .help = "of the inside server or router: literal address and port"},
+    {SCHEMA_TEXTS(LINK, listen, nlisten, CHECK_ENDPOINT, 8), .standard = "[]",
+     .help = "own inside addresses; for transport accept and for s2s"},
+    {SCHEMA_TEXT(LINK, component, CHECK_DOMAIN), .help = "name to join as"},
+    {SCHEMA_TEXT(LINK, user, CHECK_NAME), .help = "jabberd2: name in router-users.xml"},
     {.path = "secret_file",
      .type = SCHEMA_SECRET,
-     .at = SCHEMA_AT(struct cfg_link, char *, secret_file),
-     .secret_at = SCHEMA_AT(struct cfg_link, char *, secret),
+     .at = SCHEMA_AT(LINK, char *, secret_file),
+     .secret_at = SCHEMA_AT(LINK, char *, secret),
      .check = CHECK_FILE,
-     .flags = SCHEMA_REQUIRED,
      .help = "file with the password; no permission for others"},
+    {SCHEMA_TEXT(LINK, certificate, CHECK_FILE), .help = "own certificate on this link, PEM"},
+    {SCHEMA_TEXT(LINK, key, CHECK_FILE), .help = "its private key, PEM"},
+    {SCHEMA_TEXT(LINK, ca_file, CHECK_FILE), .help = "PEM, roots of the inside's certificates"},
+    {SCHEMA_TEXT(LINK, store_file, CHECK_FILE),
+     .help = "PEM, the inside's certificates themselves"},
+    {SCHEMA_TEXTS(LINK, authlist, nauthlist, CHECK_KEY_HASH, 100), .standard = "[]",
+     .help = "SHA-256 (or SHA-1) hashes of public keys that are accepted; see --auth-info"},
+    {SCHEMA_TEXT(LINK, peer_name, CHECK_DOMAIN), .help = "name that its certificate must carry"},
+    {SCHEMA_TEXT(LINK, proven_file, CHECK_PATH),
+     .help = "file to remember that peer_name has joined by password, for a later switch to tls"},
+    {SCHEMA_CHOICE(LINK, security_mode, security_modes), .standard = "\"tls-optional\"",
+     .help = "s2s and jabberd2: STARTTLS with the inside"},
+    {.path = "trusted",
+     .type = SCHEMA_CIDRS,
+     SCHEMA_LIST(LINK, struct cidr, trusted, ntrusted),
+     .max = 100,
+     .standard = "[]",
+     .help = "s2s: inside addresses whose claims are believed without dialback"},
+    {SCHEMA_TEXT(LINK, certificates_dir, CHECK_PATH),
+     .help = "s2s: folder with NAME.pem (certificates and key) to show for a remote domain"},
 };
 
 static const struct schema link_schema = {.entries = link_entries,
                                           .n = sizeof link_entries / sizeof link_entries[0],
-                                          .size = sizeof(struct cfg_link)};
+                                          .size = sizeof(LINK)};
 
 /* Special-use networks (IANA registries). 64:ff9b::/96 is not among them: behind NAT64 it is the
  * way to every IPv4 peer. */
@@ -186,14 +224,13 @@ static const struct schema_entry entries[] = {
      SCHEMA_LIST(CONF, struct cfg_link, links, nlinks),
      .slot = 2,
      .sub = &link_schema,
-     .flags = SCHEMA_REQUIRED | SCHEMA_LIMITED,
-     .available = 1,
+     .flags = SCHEMA_REQUIRED,
      .min = 1,
      .max = 64,
      .example = "(\n  { name = \"core\"; address = \"10.0.0.5:7400\"; "
                 "component = \"edge.alpha.lab\";\n"
                 "    secret_file = \"/etc/sallyport/link.secret\"; }\n)",
-     .help = "The way to the inside."},
+     .help = "The ways to the inside."},
     {SCHEMA_TEXTS(CONF, dns.servers, dns.nservers, CHECK_ENDPOINT, 8), .standard = "[]",
      .example = "[\"10.0.0.53:53\"]", .help = "Resolvers; none: those of the system."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, dns.timeout, 1 * SECOND, 1 * MINUTE),
@@ -221,6 +258,11 @@ static const struct schema_entry entries[] = {
      .standard = "\"60s\"", .help = "How long a stanza waits for its stream before it bounces."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.drain, 100, 10 * MINUTE), .standard = "\"8s\"",
      .help = "For an orderly stop."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.dead, 1 * SECOND, 10 * MINUTE),
+     .standard = "\"10s\"",
+     .help = "A link whose other end acknowledges nothing for so long is dead."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.probe, 1 * SECOND, 1 * HOUR),
+     .standard = "\"60s\"", .help = "A link that said nothing for so long is pinged (XEP-0199)."},
     {SCHEMA_NUMBER(CONF, SCHEMA_SIZE, limits.stanza_size, 10000, 16 * MIB), .standard = "\"256K\"",
      .help = "Largest stanza on an authenticated stream."},
     {SCHEMA_NUMBER(CONF, SCHEMA_SIZE, limits.unauthenticated_size, 1 * KIB, 256 * KIB),
@@ -236,6 +278,10 @@ static const struct schema_entry entries[] = {
      .help = "Held for the inside while the link is down."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, limits.hold_time, 0, 10 * MINUTE), .standard = "\"10s\"",
      .help = "How long it is held before it bounces."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_SIZE, limits.link_high, 16 * KIB, 256 * MIB), .standard = "\"1M\"",
+     .help = "Waiting on one link: above it, the streams that feed it are paused."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_SIZE, limits.link_low, 4 * KIB, 256 * MIB), .standard = "\"256K\"",
+     .help = "Below it they go on."},
     {SCHEMA_NUMBER(CONF, SCHEMA_INT, limits.connections, 1, 1000000), .standard = "4000",
      .help = "Accepted connections at a time."},
     {SCHEMA_NUMBER(CONF, SCHEMA_INT, limits.connections_per_source, 1, 1000000), .standard = "100",

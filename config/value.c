@@ -7,6 +7,7 @@
 
 #include "config/source.h"
 #include "core/base/digest.h"
+#include "core/base/key_hash.h"
 #include "core/base/mem.h"
 #include "core/xml/jid.h"
 
@@ -176,6 +177,27 @@ static const char *check_file(const char *file, const char *text, struct buf *ou
     return problem;
 }
 
+static const char *check_path(const char *file, const char *text, struct buf *out)
+{
+    char *path = source_path(file, text);
+    if (path == NULL)
+        out->failed = true;
+    else
+        buf_puts(out, path);
+    mem_free(path);
+    return NULL;
+}
+
+static const char *check_key_hash(struct str s, struct buf *out)
+{
+    struct key_hash h;
+    const char *why = NULL;
+    if (!key_hash_parse(s, &h, &why))
+        return why;
+    buf_str(out, s);
+    return NULL;
+}
+
 const char *value_check(enum schema_check check, const char *file, const char *text,
                         struct buf *out)
 {
@@ -198,6 +220,10 @@ const char *value_check(enum schema_check check, const char *file, const char *t
         return check_route(s, out);
     case CHECK_FILE:
         return check_file(file, text, out);
+    case CHECK_PATH:
+        return check_path(file, text, out);
+    case CHECK_KEY_HASH:
+        return check_key_hash(s, out);
     case CHECK_ANY:
         break;
     }

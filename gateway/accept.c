@@ -19,18 +19,18 @@ static struct ip network_of(const struct ip *ip)
     return net;
 }
 
-static struct source *source_of(struct worker *w, const struct ip *ip, bool create)
+static struct source *source_of(struct front *f, const struct ip *ip, bool create)
 {
     struct source *s;
     const struct ip net = network_of(ip);
-    HASH_FIND(hh, w->sources, &net, sizeof net, s);
+    HASH_FIND(hh, f->sources, &net, sizeof net, s);
     if (s != NULL || !create)
         return s;
     s = mem_zalloc(sizeof *s);
     if (s == NULL)
         return NULL;
     s->ip = net;
-    HASH_ADD(hh, w->sources, ip, sizeof s->ip, s);
+    HASH_ADD(hh, f->sources, ip, sizeof s->ip, s);
     if (s->hh.tbl == NULL) {
         mem_free(s);
         return NULL;
@@ -38,25 +38,31 @@ static struct source *source_of(struct worker *w, const struct ip *ip, bool crea
     return s;
 }
 
-static void source_leaves(struct worker *w, const struct ip *ip)
+static void source_leaves(struct front *f, const struct ip *ip)
 {
-    struct source *s = source_of(w, ip, false);
+    struct source *s = source_of(f, ip, false);
     if (s == NULL || --s->connections > 0)
         return;
-    HASH_DEL(w->sources, s);
+    HASH_DEL(f->sources, s);
     mem_free(s);
 }
 
-/* NULL: welcome (and counted). */
-static const char *admit(struct worker *w, const struct ip *ip)
+/* The share of one address. The inside is one address, and no stranger. */
+static size_t share(const struct front *f)
 {
-    const struct gateway_config *c = w->cfg;
-    if (w->in_unproven.count + w->in_proven.count >= c->limits.connections)
+    const struct gateway_config *c = f->w->cfg;
+    return f->link != NULL ? c->limits.connections : c->limits.connections_per_source;
+}
+
+/* NULL: welcome (and counted). */
+static const char *admit(struct front *f, const struct ip *ip)
+{
+    if (f->in_unproven.count + f->in_proven.count >= f->w->cfg->limits.connections)
         return "connections";
-    struct source *s = source_of(w, ip, true);
+    struct source *s = source_of(f, ip, true);
     if (s == NULL)
         return "memory";
-    if (s->connections >= c->limits.connections_per_source)
+    if (s->connections >= share(f))
         return "connections_per_source";
     s->connections++;
     return NULL;
@@ -79,9 +85,11 @@ static void set_context(struct in_session *in)
 /* Once the header has named the two domains every line of the stream says so. */
 static void note_names(struct in_session *in)
 {
-    if (in->m.local != NULL) {
+    if (in->m.local != NULL && in->front->link == NULL) {
         const struct cfg_domain *d = gateway_config_domain(in->w->cfg, str_c(in->m.local));
         in->s.tls.domain = d ? d->name : NULL;
+    } else {
+        in->s.tls.domain = in->m.local; /* towards the inside we are the foreign domain itself */
     }
     if (in->pair[0] != '\0' || in->m.remote == NULL)
         return;
@@ -124,9 +132,9 @@ static void tell_verdict(struct in_session *in, uint32_t ticket, enum verdict v,
 static void ask(struct in_session *in, const struct gw_action *act)
 {
     const struct db_request *q = &act->u.ask.request;
-    struct source *src = source_of(in->w, &in->from.ip, false);
-    bool room = src != NULL && src->asking < in->w->cfg->limits.connections_per_source;
-    struct peer *p = room ? peer_get(in->w, q->remote, q->local) : NULL;
+    struct source *src = source_of(in->front, &in->from.ip, false);
+    bool room = src != NULL && src->asking < share(in->front);
+    struct peer *p = room ? peer_get(in->front, q->remote, q->local) : NULL;
     if (p == NULL) {
         tell_verdict(in, act->u.ask.ticket, VERDICT_BUSY, STR_NONE);
         return;
@@ -142,47 +150,86 @@ static void ask(struct in_session *in, const struct gw_action *act)
     peer_kick(p);
 }
 
-static void pair_proven(struct in_session *in)
+static void pause_for(struct in_session *in, size_t link)
 {
-    if (in->node.in == &in->w->in_proven)
-        return;
-    list_remove(&in->node);
-    list_append(&in->w->in_proven, &in->node);
-    if (in->w->in_paused && !in->paused) {
-        in->paused = true;
+    if (in->full_links == 0 && !in->s.over)
         conn_pause(in->s.conn);
+    in->full_links |= UINT64_C(1) << link;
+}
+
+/* The new pair may feed a link that is full now. */
+static void pair_proven(struct in_session *in, const struct gw_action *a)
+{
+    struct worker *w = in->w;
+    if (in->node.in != &in->front->in_proven) {
+        list_remove(&in->node);
+        list_append(&in->front->in_proven, &in->node);
     }
+    if (in->front->link != NULL)
+        return;
+    for (size_t i = 0; i < w->nlinks; i++)
+        if (w->links[i]->full && inward_owns(w->inward, i, a->u.pair.local, a->u.pair.remote))
+            pause_for(in, i);
+}
+
+/* ---- what passes ----------------------------------------------------------------------------- */
+
+/* The machine has looked at the addresses. */
+static void bounce(struct in_session *in, const struct stanza *st, const struct gw_action *a)
+{
+    struct worker *w = in->w;
+    struct domain local, remote;
+    struct jid j;
+    if (in->front->link != NULL) {
+        w->n.outward.received++;
+        switch_answer_inside(w, st, a->u.bounce.condition, a->u.bounce.text);
+        return;
+    }
+    if (jid_prepare(st->to, &j, &local) == JID_BAD_DOMAIN ||
+        jid_prepare(st->from, &j, &remote) == JID_BAD_DOMAIN)
+        return;
+    w->n.inward.received++;
+    switch_bounce_inward(w, st, str_c(local.ascii), str_c(remote.ascii), a->u.bounce.type,
+                         a->u.bounce.condition, a->u.bounce.text);
+}
+
+static void deliver(struct in_session *in, const struct stanza *st, const struct gw_action *a)
+{
+    in->stanzas++;
+    if (in->front->link == NULL) {
+        switch_inward(in->w, st, a->u.pair.local, a->u.pair.remote);
+        return;
+    }
+    link_count(in->front->link, LINK_IN, st->kind, st->span.s.n);
+    switch_outward(in->front->link, NULL, st);
+}
+
+static void drop(struct in_session *in)
+{
+    struct worker *w = in->w;
+    struct books *b = in->front->link != NULL ? &w->n.outward : &w->n.inward;
+    b->received++;
+    b->dropped++;
 }
 
 static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
 {
     struct in_session *in = (struct in_session *)s;
-    struct worker *w = in->w;
     switch (a->kind) {
     case ACT_DELIVER:
-        in->stanzas++;
-        switch_inward(w, ev->u.stanza, a->u.pair.local, a->u.pair.remote);
+        deliver(in, ev->u.stanza, a);
         break;
-    case ACT_BOUNCE: {
-        struct domain local, remote;
-        struct jid j;
-        if (jid_prepare(ev->u.stanza->to, &j, &local) == JID_BAD_DOMAIN ||
-            jid_prepare(ev->u.stanza->from, &j, &remote) == JID_BAD_DOMAIN)
-            break; /* the machine has looked */
-        w->n.inward.received++;
-        switch_bounce_inward(w, ev->u.stanza, str_c(local.ascii), str_c(remote.ascii),
-                             a->u.bounce.type, a->u.bounce.condition, a->u.bounce.text);
+    case ACT_BOUNCE:
+        bounce(in, ev->u.stanza, a);
         break;
-    }
     case ACT_DROP:
-        w->n.inward.received++;
-        w->n.inward.dropped++;
+        drop(in);
         break;
     case ACT_ASK:
         ask(in, a);
         break;
     case ACT_PAIR:
-        pair_proven(in);
+        pair_proven(in, a);
         break;
     default:
         break; /* not of incoming streams */
@@ -201,90 +248,110 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
            KV_S("msg", text.n ? text : STR_NONE));
 }
 
-static void forget(struct in_session *in)
+static void free_session(struct in_session *in)
 {
-    struct source *src = source_of(in->w, &in->from.ip, false);
-    if (src != NULL)
-        src->asking -= in->asking;
-    source_leaves(in->w, &in->from.ip);
-    list_remove(&in->node);
-    HASH_DEL(in->w->in_by_sid, in);
     tls_ctx_unref(in->s.tls.ctx);
     s2s_in_free(&in->m);
+    link_kit_unref(in->kit);
     mem_free(in);
+}
+
+static void forget(struct in_session *in)
+{
+    struct source *src = source_of(in->front, &in->from.ip, false);
+    if (src != NULL)
+        src->asking -= in->asking;
+    source_leaves(in->front, &in->from.ip);
+    list_remove(&in->node);
+    HASH_DEL(in->w->in_by_sid, in);
+    free_session(in);
 }
 
 static void closed(struct session *s)
 {
     struct in_session *in = (struct in_session *)s;
     struct worker *w = in->w;
+    struct link *link = in->front->link;
     forget(in);
+    if (link != NULL)
+        link_free_if_gone(link);
     worker_check_drained(w);
 }
 
 static const struct session_ops in_ops = {
     .step = step, .act = act, .ended = ended, .drained = drained, .closed = closed};
 
-static struct in_session *new_session(struct worker *w, const struct endpoint *from)
+static bool is_trusted(const struct link_kit *kit, const struct ip *ip)
 {
+    for (size_t i = 0; kit != NULL && i < kit->c->ntrusted; i++)
+        if (cidr_has(&kit->c->trusted[i], ip))
+            return true;
+    return false;
+}
+
+static void set_trust(struct in_session *in)
+{
+    if (in->front->link == NULL)
+        return;
+    in->kit = link_kit_ref(in->front->link->kit);
+    in->m.trusted_address = is_trusted(in->kit, &in->from.ip);
+    if (in->kit->trust.auth == LINK_AUTH_TLS)
+        in->m.trust = &in->kit->trust;
+}
+
+static struct in_session *new_session(struct front *f, const struct endpoint *from)
+{
+    struct worker *w = f->w;
     struct in_session *in = mem_zalloc(sizeof *in);
     if (in == NULL)
         return NULL;
     in->w = w;
+    in->front = f;
     in->sid = worker_sid(w);
     in->from = *from;
     endpoint_text(from, in->addr);
-    s2s_in_init(&in->m, w->cfg, &w->secrets, w->loop.env);
+    s2s_in_init(&in->m, &f->side, &w->secrets, w->loop.env);
+    set_trust(in);
     in->s.ops = &in_ops;
     in->s.machine = &in->m;
     in->s.log.sink = w->log;
     in->s.limits = &w->limits_proven;
     in->s.linger_ms = LINGER_MS;
-    in->s.tls.ctx = tls_ctx_ref(w->tls);
+    in->s.tls.ctx = tls_ctx_ref(f->tls);
     in->s.tls.server = true;
     set_context(in);
     HASH_ADD(hh, w->in_by_sid, sid, sizeof in->sid, in);
     if (in->hh.tbl == NULL) {
-        tls_ctx_unref(in->s.tls.ctx);
-        mem_free(in);
+        free_session(in);
         return NULL;
     }
-    list_append(&w->in_unproven, &in->node);
+    list_append(&f->in_unproven, &in->node);
     return in;
 }
 
 /* Too many strangers: the one who has been one for longest makes room. */
-static void evict_oldest(struct worker *w)
+static void evict_oldest(struct front *f)
 {
-    while (w->in_unproven.count > w->cfg->limits.unauthenticated) {
-        struct list_node *n = w->in_unproven.first;
+    while (f->in_unproven.count > f->w->cfg->limits.unauthenticated) {
+        struct list_node *n = f->in_unproven.first;
         struct in_session *in = CONTAINER_OF(n, struct in_session, node);
         list_remove(n);
-        list_append(&w->in_proven, n); /* leaving: not counted as a stranger any more */
+        list_append(&f->in_proven, n); /* leaving: not counted as a stranger any more */
         log_ev(&in->s.log, LOG_NOTICE, "s2s.evicted", KV_C("reason", "limits.unauthenticated"));
         session_abort(&in->s, "too many unauthenticated connections");
     }
 }
 
-static struct endpoint peer_of(uv_tcp_t *tcp)
-{
-    struct sockaddr_storage sa;
-    struct endpoint e = {0};
-    int len = sizeof sa;
-    if (uv_tcp_getpeername(tcp, (struct sockaddr *)&sa, &len) == 0)
-        addr_to_endpoint((struct sockaddr *)&sa, &e);
-    return e;
-}
-
 static void on_accept(void *arg, uv_tcp_t *tcp)
 {
-    struct worker *w = arg;
-    const struct endpoint from = peer_of(tcp);
-    const char *refused = admit(w, &from.ip);
-    struct in_session *in = refused ? NULL : new_session(w, &from);
+    struct front *f = arg;
+    struct worker *w = f->w;
+    const struct endpoint from = addr_of_peer(tcp);
+    const char *refused = admit(f, &from.ip);
+    struct in_session *in = refused ? NULL : new_session(f, &from);
     if (in == NULL) {
         if (refused == NULL)
-            source_leaves(w, &from.ip);
+            source_leaves(f, &from.ip);
         w->n.streams_refused++;
         char addr[ENDPOINT_TEXT];
         endpoint_text(&from, addr);
@@ -297,6 +364,8 @@ static void on_accept(void *arg, uv_tcp_t *tcp)
                                .limits = &w->limits_unproven,
                                .high_mark = ANSWERS_HIGH,
                                .low_mark = ANSWERS_LOW,
+                               .detect_tls = f->link != NULL,
+                               .dead_ms = f->link != NULL ? w->cfg->timeouts.dead : 0,
                                .stall_ms = w->cfg->timeouts.queue};
     log_ev(&in->s.log, LOG_INFO, "s2s.accepted", KV_I("connections", HASH_COUNT(w->in_by_sid)));
     if (!session_start(&in->s, &w->loop, tcp, &opt)) {
@@ -304,45 +373,46 @@ static void on_accept(void *arg, uv_tcp_t *tcp)
         return;
     }
     w->n.streams_in++;
-    evict_oldest(w);
+    evict_oldest(f);
 }
 
 /* ---- listeners ------------------------------------------------------------------------------- */
 
-bool accept_open(struct worker *w, const struct gateway_config *cfg, struct buf *why)
+bool accept_open(struct front *f, char *const *at, size_t n, struct buf *why)
 {
-    size_t n = cfg->listen.ns2s;
-    if (w->listening || !cfg->federation)
+    struct worker *w = f->w;
+    if (f->listening)
         return true;
-    w->listeners = mem_zalloc((n ? n : 1) * sizeof(struct listener *));
-    if (w->listeners == NULL)
+    f->listeners = mem_zalloc((n ? n : 1) * sizeof(struct listener *));
+    if (f->listeners == NULL)
         return false;
-    w->listening = true;
+    f->listening = true;
     for (size_t i = 0; i < n; i++) {
         struct endpoint e;
         char text[LISTEN_WHY_MAX] = "not an address with a port";
         struct listener *l = NULL;
-        if (endpoint_parse(str_c(cfg->listen.s2s[i]), &e))
-            l = listen_new(&w->loop, &e, on_accept, w, text);
+        if (endpoint_parse(str_c(at[i]), &e))
+            l = listen_new(&w->loop, &e, on_accept, f, text);
         if (l == NULL) {
             buf_printf(why, "%s\n", text);
-            accept_close(w);
+            accept_close(f);
             return false;
         }
-        w->listeners[w->nlisteners++] = l;
-        log_ev(&w->ctx, LOG_NOTICE, "s2s.listen", KV_C("addr", cfg->listen.s2s[i]));
+        f->listeners[f->nlisteners++] = l;
+        log_ev(&w->ctx, LOG_NOTICE, "s2s.listen", KV_C("addr", at[i]),
+               KV_C("link", f->link ? f->link->kit->c->name : NULL));
     }
     return true;
 }
 
-void accept_close(struct worker *w)
+void accept_close(struct front *f)
 {
-    for (size_t i = 0; i < w->nlisteners; i++)
-        listen_close(w->listeners[i]);
-    mem_free(w->listeners);
-    w->listeners = NULL;
-    w->nlisteners = 0;
-    w->listening = false;
+    for (size_t i = 0; i < f->nlisteners; i++)
+        listen_close(f->listeners[i]);
+    mem_free(f->listeners);
+    f->listeners = NULL;
+    f->nlisteners = 0;
+    f->listening = false;
 }
 
 /* ---- what others want of the streams --------------------------------------------------------- */
@@ -354,78 +424,79 @@ void accept_verdict(struct worker *w, uint32_t sid, uint32_t ticket, enum verdic
     HASH_FIND(hh, w->in_by_sid, &sid, sizeof sid, in);
     if (in == NULL)
         return; /* it is gone; sids are never used again */
-    struct source *src = source_of(w, &in->from.ip, false);
+    struct source *src = source_of(in->front, &in->from.ip, false);
     in->asking--;
     if (src != NULL)
         src->asking--;
     tell_verdict(in, ticket, v, text);
 }
 
-static void for_all(struct worker *w, void (*f)(struct in_session *in, void *arg), void *arg)
+static void for_all(struct front *f, void (*each)(struct in_session *in, size_t arg), size_t arg)
 {
-    LIST_FOREACH (&w->in_unproven, n, next)
-        f(CONTAINER_OF(n, struct in_session, node), arg);
-    LIST_FOREACH (&w->in_proven, n2, next2)
-        f(CONTAINER_OF(n2, struct in_session, node), arg);
+    LIST_FOREACH (&f->in_unproven, n, next)
+        each(CONTAINER_OF(n, struct in_session, node), arg);
+    LIST_FOREACH (&f->in_proven, n2, next2)
+        each(CONTAINER_OF(n2, struct in_session, node), arg);
 }
 
-static void policy_one(struct in_session *in, void *arg)
+static void policy_one(struct in_session *in, size_t arg)
 {
-    struct worker *w = arg;
-    s2s_in_set_config(&in->m, w->cfg);
+    (void)arg;
     note_names(in); /* the domain's name lies in the snapshot */
-    struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&w->loop)};
+    struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&in->w->loop)};
     session_event(&in->s, &ev);
 }
 
-void accept_policy_changed(struct worker *w)
+void accept_policy_changed(struct front *f)
 {
-    for_all(w, policy_one, w);
+    for_all(f, policy_one, 0);
 }
 
-static void drain_one(struct in_session *in, void *arg)
+static void drain_one(struct in_session *in, size_t now)
 {
     in->s.linger_ms = DRAIN_LINGER_MS;
-    if (arg == NULL)
-        session_drain(&in->s, "the gateway is stopping");
-    else
+    if (now)
         session_abort(&in->s, "the gateway stops now");
+    else
+        session_drain(&in->s, "the gateway is stopping");
 }
 
-void accept_drain(struct worker *w, bool now)
+void accept_drain(struct front *f, bool now)
 {
-    for_all(w, drain_one, now ? w : NULL);
+    for_all(f, drain_one, now);
 }
 
-static void pause_one(struct in_session *in, void *arg)
+static bool feeds(const struct in_session *in, size_t link)
 {
-    (void)arg;
-    if (in->paused || in->node.in != &in->w->in_proven || in->s.over)
-        return;
-    in->paused = true;
-    conn_pause(in->s.conn);
+    for (size_t i = 0; i < in->m.authz.n; i++) {
+        const struct authz_pair *p = &in->m.authz.v[i];
+        if (p->state == AUTHZ_VALID &&
+            inward_owns(in->w->inward, link, str_c(p->local), str_c(p->remote)))
+            return true;
+    }
+    return false;
 }
 
-void accept_pause(struct worker *w)
+static void pause_one(struct in_session *in, size_t link)
 {
-    if (w->in_paused)
-        return;
-    w->in_paused = true;
-    for_all(w, pause_one, NULL);
+    if (!in->s.over && feeds(in, link))
+        pause_for(in, link);
 }
 
-static void resume_one(struct in_session *in, void *arg)
+void accept_pause(struct front *f, size_t link)
 {
-    (void)arg;
-    if (!in->paused)
-        return;
-    in->paused = false;
-    if (!in->s.over)
+    for_all(f, pause_one, link);
+}
+
+static void resume_one(struct in_session *in, size_t link)
+{
+    uint64_t before = in->full_links;
+    in->full_links &= ~(UINT64_C(1) << link);
+    if (before != 0 && in->full_links == 0 && !in->s.over)
         conn_resume(in->s.conn);
 }
 
-void accept_resume(struct worker *w)
+void accept_resume(struct front *f, size_t link)
 {
-    w->in_paused = false;
-    for_all(w, resume_one, NULL);
+    for_all(f, resume_one, link);
 }

@@ -1,376 +1,447 @@
-/* The inside link: dialling with back-off, holding stanzas while it is down, back-pressure.
- *
- * While the link is down, stanzas from outside wait up to limits.hold_time and limits.hold_bytes in
- * all; then they bounce, and so does whatever else comes until it is up again. A full link pauses
- * the incoming streams that feed it; it is never paused itself by a slow remote server. */
+/* The life of the links: made, changed and ended as the configuration says. */
 #include "gateway/worker.h"
 
 #include <stdio.h>
 
 #include "core/base/mem.h"
 
-enum {
-    RETRY_FIRST_MS = 1000,
-    RETRY_CAP_MS = 30000,
-    RETRY_REFUSED_MS = 60000,
-    TURN_EVENTS = 512 /* what one link turn gathers for many remotes goes out in fewer writes */
+/* ---- plans ----------------------------------------------------------------------------------- */
+
+bool link_plan_make(struct link_plan *p, struct gateway_config *cfg, struct buf *why)
+{
+    *p = (struct link_plan){.inward = inward_new(cfg), .n = cfg->nlinks};
+    p->kits = mem_zalloc((p->n + 1) * sizeof *p->kits);
+    p->fronts = mem_zalloc((p->n + 1) * sizeof *p->fronts);
+    bool ok = p->inward != NULL && p->kits != NULL && p->fronts != NULL;
+    if (!ok)
+        buf_puts(why, "out of memory\n");
+    /* Go on after a bad file: the operator sees all problems at once. */
+    for (size_t i = 0; p->kits != NULL && p->fronts != NULL && i < p->n; i++) {
+        p->kits[i] = link_kit_new(cfg, i, why);
+        if (p->kits[i] != NULL && cfg->links[i].protocol == PROTOCOL_S2S)
+            p->fronts[i] = link_kit_front_tls(p->kits[i], why);
+        ok = ok && p->kits[i] != NULL &&
+             (cfg->links[i].protocol != PROTOCOL_S2S || p->fronts[i] != NULL);
+    }
+    if (!ok)
+        link_plan_free(p);
+    return ok;
+}
+
+void link_plan_free(struct link_plan *p)
+{
+    for (size_t i = 0; p->kits != NULL && p->fronts != NULL && i < p->n; i++) {
+        link_kit_unref(p->kits[i]);
+        tls_ctx_unref(p->fronts[i]);
+    }
+    inward_free(p->inward);
+    mem_free(p->kits);
+    mem_free(p->fronts);
+    *p = (struct link_plan){NULL};
+}
+
+/* ---- one link -------------------------------------------------------------------------------- */
+
+static void on_accept(void *arg, uv_tcp_t *tcp)
+{
+    line_accept(arg, tcp);
+}
+
+static void close_listeners(struct link *k)
+{
+    for (size_t i = 0; i < k->nlisteners; i++)
+        listen_close(k->listeners[i]);
+    mem_free(k->listeners);
+    k->listeners = NULL;
+    k->nlisteners = 0;
+}
+
+static bool listen_all(struct link *k, struct buf *why)
+{
+    const struct cfg_link *c = k->kit->c;
+    struct worker *w = k->w;
+    k->listeners = mem_zalloc((c->nlisten + 1) * sizeof *k->listeners);
+    for (size_t i = 0; k->listeners != NULL && i < c->nlisten; i++) {
+        struct endpoint at;
+        char text[LISTEN_WHY_MAX] = "not an address with a port";
+        struct listener *l = NULL;
+        if (endpoint_parse(str_c(c->listen[i]), &at))
+            l = listen_new(&w->loop, &at, on_accept, k, text);
+        if (l == NULL) {
+            buf_printf(why, "links[%s]: %s\n", c->name, text);
+            close_listeners(k);
+            return false;
+        }
+        k->listeners[k->nlisteners++] = l;
+        log_ev(&w->ctx, LOG_NOTICE, "link.listen", KV_C("link", c->name),
+               KV_C("addr", c->listen[i]));
+    }
+    return k->listeners != NULL;
+}
+
+static bool make_lines(struct link *k)
+{
+    size_t n = inward_lines(k->kit->c);
+    k->lines = mem_zalloc(n * sizeof *k->lines);
+    if (k->lines == NULL)
+        return false;
+    k->nlines = n;
+    for (size_t i = 0; i < n; i++)
+        line_init(&k->lines[i], k, i);
+    return true;
+}
+
+static bool make_front(struct link *k, struct tls_ctx *tls)
+{
+    k->front = mem_zalloc(sizeof *k->front);
+    if (k->front == NULL) {
+        tls_ctx_unref(tls);
+        return false;
+    }
+    front_init(k->front, k->w, k, tls);
+    return true;
+}
+
+/* Opens what the link needs; what fails is told in `why`. */
+static bool open_link(struct link *k, struct buf *why)
+{
+    const struct cfg_link *c = k->kit->c;
+    if (k->front != NULL)
+        return accept_open(k->front, c->listen, c->nlisten, why);
+    if (c->transport == LINK_ACCEPT)
+        return listen_all(k, why);
+    for (size_t i = 0; i < k->nlines; i++)
+        line_dial(&k->lines[i]);
+    return true;
+}
+
+static struct link *new_link(struct worker *w, struct link_kit *kit, struct tls_ctx *front)
+{
+    struct link *k = mem_zalloc(sizeof *k);
+    if (k == NULL) {
+        tls_ctx_unref(front);
+        link_kit_unref(kit);
+        return NULL;
+    }
+    k->w = w;
+    k->kit = kit;
+    k->proven = link_kit_read_proven(kit);
+    if (front != NULL ? make_front(k, front) : make_lines(k))
+        return k;
+    link_kit_unref(kit);
+    mem_free(k);
+    return NULL;
+}
+
+static void stop(struct link *k, bool now)
+{
+    k->stopping = true;
+    close_listeners(k);
+    for (size_t i = 0; i < k->nlines; i++)
+        line_stop(&k->lines[i], now);
+    if (k->front != NULL)
+        front_drain(k->front, now);
+    if (k->full)
+        accept_resume(&k->w->world, k->index);
+    k->full = false;
+}
+
+static void free_link(struct link *k)
+{
+    close_listeners(k);
+    for (size_t i = 0; i < k->nlines; i++)
+        line_stop(&k->lines[i], true);
+    if (k->front != NULL)
+        front_close(k->front);
+    mem_free(k->front);
+    mem_free(k->lines);
+    link_kit_unref(k->kit);
+    mem_free(k);
+}
+
+static bool quiet(const struct link *k)
+{
+    return k->sessions == 0 && (k->front == NULL || front_quiet(k->front));
+}
+
+void link_free_if_gone(struct link *k)
+{
+    if (!k->gone || !quiet(k))
+        return;
+    list_remove(&k->leaving);
+    free_link(k);
+}
+
+/* Its streams end in good order; then it is freed. */
+static void retire(struct link *k)
+{
+    struct worker *w = k->w;
+    log_ev(&w->ctx, LOG_NOTICE, "link.removed", KV_C("link", k->kit->c->name));
+    stop(k, false);
+    k->gone = true;
+    list_append(&w->leaving, &k->leaving);
+    link_free_if_gone(k);
+}
+
+/* ---- all of them ----------------------------------------------------------------------------- */
+
+static struct link *find(const struct worker *w, const char *name)
+{
+    for (size_t i = 0; i < w->nlinks; i++)
+        if (w->links[i] != NULL && strcmp(w->links[i]->kit->c->name, name) == 0)
+            return w->links[i];
+    return NULL;
+}
+
+/* The link goes on with a new kit; its streams keep the one they have. */
+static void renew(struct link *k, struct link_kit *kit, struct tls_ctx *front)
+{
+    link_kit_unref(k->kit);
+    k->kit = kit;
+    k->proven = k->proven || link_kit_read_proven(kit);
+    if (k->front != NULL)
+        front_adopt(k->front, k, front);
+}
+
+/* Which of the old links go on: those of the same name and unchanged settings. */
+static struct link *keep(struct worker *w, const char *name,
+                         bool (*changed)(void *arg, const char *name), void *arg)
+{
+    struct link *k = find(w, name);
+    return k == NULL || changed(arg, name) ? NULL : k;
+}
+
+static void remember_name(struct link *fresh, const struct link *old)
+{
+    const char *a = fresh->kit->c->peer_name, *b = old ? old->kit->c->peer_name : NULL;
+    if (a != NULL && b != NULL && old->proven && strcmp(a, b) == 0)
+        fresh->proven = true; /* switched over from password */
+}
+
+static void retire_others(struct worker *w, struct link *const *stay, size_t n)
+{
+    for (size_t i = 0; i < w->nlinks; i++) {
+        bool stays = false;
+        for (size_t j = 0; j < n && !stays; j++)
+            stays = stay[j] == w->links[i];
+        if (!stays && w->links[i] != NULL)
+            retire(w->links[i]);
+    }
+}
+
+static void renumber(struct worker *w)
+{
+    for (size_t i = 0; i < LINKS_MAX; i++)
+        accept_resume(&w->world, i);
+    for (size_t i = 0; i < w->nlinks; i++) {
+        w->links[i]->index = i;
+        if (w->links[i]->full)
+            accept_pause(&w->world, i);
+    }
+}
+
+/* The links of a plan: old ones that go on, and new ones. */
+struct choice {
+    struct link **links;
+    bool *fresh;
 };
 
-static void dial(struct worker *w);
-
-static const struct cfg_link *settings(const struct worker *w)
+static struct link_kit *take_kit(struct link_plan *p, size_t i)
 {
-    return &w->cfg->links[0];
+    struct link_kit *kit = p->kits[i];
+    p->kits[i] = NULL;
+    return kit;
 }
 
-/* ---- holding --------------------------------------------------------------------------------- */
-
-void link_bounce_held(struct worker *w)
+static struct tls_ctx *take_front(struct link_plan *p, size_t i)
 {
-    struct outq_item *it;
-    while ((it = outq_pop(&w->link.hold)) != NULL) {
-        switch_failed_inward(w, it->stanza, "remote-server-timeout",
-                             "the gateway's link to the inside is down");
-        outq_item_free(it);
-    }
+    struct tls_ctx *t = p->fronts[i];
+    p->fronts[i] = NULL;
+    return t;
 }
 
-static void on_hold_timer(struct timer *t)
+static void choice_undo(struct choice *c, size_t n)
 {
-    link_bounce_held(CONTAINER_OF(t, struct link, hold_timer)->w);
+    for (size_t i = 0; c->links != NULL && c->fresh != NULL && i < n; i++)
+        if (c->fresh[i] && c->links[i] != NULL)
+            free_link(c->links[i]);
+    mem_free(c->links);
+    mem_free(c->fresh);
 }
 
-static bool hold_over(const struct worker *w)
+/* Nothing that runs is changed yet. False: out of memory. */
+static bool choose(struct worker *w, struct link_plan *p, struct choice *c,
+                   bool (*changed)(void *arg, const char *name), void *arg)
 {
-    return loop_now(&w->loop) - w->link.down_since >= w->cfg->limits.hold_time;
-}
-
-static void hold(struct worker *w, struct span stanza)
-{
-    if (!w->draining && !hold_over(w) && outq_push(&w->link.hold, stanza.s, loop_now(&w->loop)))
-        return;
-    switch_failed_inward(w, stanza, "remote-server-timeout",
-                         "the gateway's link to the inside is down");
-}
-
-static void hand_over(struct worker *w, struct span stanza)
-{
-    struct link_session *ls = w->link.session;
-    if (!conn_send_stanza(ls->s.conn, stanza)) {
-        switch_failed_inward(w, stanza, "resource-constraint", "the gateway is out of memory");
-        span_release(&stanza);
-        return;
-    }
-    w->n.inward.writing++;
-    link_client_sent(&ls->m, loop_now(&w->loop));
-    if (conn_above_high(ls->s.conn))
-        accept_pause(w);
-}
-
-void link_send(struct worker *w, struct span stanza)
-{
-    if (w->link.up) {
-        hand_over(w, stanza);
-        return;
-    }
-    hold(w, stanza);
-    span_release(&stanza);
-}
-
-static void went_up(struct worker *w)
-{
-    struct link *k = &w->link;
-    struct outq_item *it;
-    k->up = true;
-    k->failures = 0;
-    k->refused = false;
-    loop_timer_clear(&w->loop, &k->hold_timer);
-    log_ev(&k->session->s.log, LOG_NOTICE, "link.up", KV_C("link", settings(w)->name),
-           KV_I("held", k->hold.items.count));
-    while ((it = outq_pop(&k->hold)) != NULL) {
-        hand_over(w, span_retain(it->stanza));
-        outq_item_free(it);
-    }
-}
-
-/* ---- dialling -------------------------------------------------------------------------------- */
-
-static void on_retry(struct timer *t)
-{
-    dial(CONTAINER_OF(t, struct link, retry)->w);
-}
-
-static void retry_later(struct worker *w)
-{
-    struct link *k = &w->link;
-    if (k->stopping)
-        return;
-    uint64_t ms = (uint64_t)RETRY_FIRST_MS << (k->failures > 5 ? 5 : k->failures);
-    ms = k->refused ? RETRY_REFUSED_MS : ms > RETRY_CAP_MS ? RETRY_CAP_MS : ms;
-    ms = ms - ms / 5 + env_below(w->loop.env, (uint32_t)(2 * ms / 5));
-    k->failures++;
-    loop_timer_set(&w->loop, &k->retry, ms);
-}
-
-static void went_down(struct worker *w)
-{
-    struct link *k = &w->link;
-    k->up = false;
-    k->down_since = loop_now(&w->loop);
-    loop_timer_set(&w->loop, &k->hold_timer, w->cfg->limits.hold_time);
-    accept_resume(w);
-}
-
-/* ---- the session ----------------------------------------------------------------------------- */
-
-static void step(void *machine, const struct gw_event *ev, struct gw_actions *out)
-{
-    link_client_step(machine, ev, out);
-}
-
-static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
-{
-    struct worker *w = ((struct link_session *)s)->w;
-    switch (a->kind) {
-    case ACT_READY:
-        went_up(w);
-        break;
-    case ACT_DELIVER:
-        switch_outward(w, ev->u.stanza);
-        break;
-    case ACT_BOUNCE:
-        w->n.outward.received++;
-        switch_answer_inside(w, ev->u.stanza, a->u.bounce.condition, a->u.bounce.text);
-        break;
-    case ACT_DROP:
-        w->n.outward.received++;
-        w->n.outward.dropped++;
-        break;
-    default:
-        break; /* not of links */
-    }
-}
-
-/* What the link did not send waits again, before anything that came later. */
-static void take_back(struct link_session *ls)
-{
-    struct worker *w = ls->w;
-    struct list back = {NULL, NULL, 0}; /* the newest first */
-    struct span stanza;
-    bool partial = false;
-    while (conn_unsent(ls->s.conn, &stanza, &partial)) {
-        struct outq_item *it = partial ? NULL : mem_zalloc(sizeof *it);
-        w->n.inward.writing--;
-        if (it == NULL) {
-            switch_failed_inward(w, stanza, "remote-server-timeout",
-                                 "the gateway's link to the inside was cut");
-            span_release(&stanza);
+    *c = (struct choice){mem_zalloc((p->n + 1) * sizeof *c->links), mem_zalloc(p->n + 1)};
+    bool ok = c->links != NULL && c->fresh != NULL;
+    for (size_t i = 0; ok && i < p->n; i++) {
+        const struct link *old = find(w, p->kits[i]->c->name);
+        c->links[i] = keep(w, p->kits[i]->c->name, changed, arg);
+        c->fresh[i] = c->links[i] == NULL;
+        if (!c->fresh[i])
             continue;
-        }
-        it->stanza = stanza;
-        list_prepend(&back, &it->node);
+        c->links[i] = new_link(w, take_kit(p, i), take_front(p, i));
+        ok = c->links[i] != NULL;
+        if (ok)
+            remember_name(c->links[i], old);
     }
-    struct list_node *n;
-    while ((n = list_pop(&back)) != NULL) {
-        struct outq_item *it = CONTAINER_OF(n, struct outq_item, node);
-        bool room = w->link.hold.bytes + it->stanza.s.n <= w->cfg->limits.hold_bytes;
-        if (w->draining || hold_over(w) || !room ||
-            !outq_unshift(&w->link.hold, it->stanza.s, loop_now(&w->loop)))
-            switch_failed_inward(w, it->stanza, "remote-server-timeout",
-                                 "the gateway's link to the inside was cut");
-        outq_item_free(it);
+    if (!ok)
+        choice_undo(c, p->n);
+    return ok;
+}
+
+/* From here on the new snapshot decides which link takes what. */
+static void swap(struct worker *w, struct link_plan *p, const struct choice *c)
+{
+    struct inward *old = w->inward;
+    w->inward = p->inward;
+    p->inward = NULL;
+    retire_others(w, c->links, p->n);
+    mem_free(w->links);
+    w->links = c->links;
+    w->nlinks = p->n;
+    inward_free(old);
+    for (size_t i = 0; i < p->n; i++)
+        if (!c->fresh[i])
+            renew(c->links[i], take_kit(p, i), take_front(p, i));
+    renumber(w);
+}
+
+bool link_apply(struct worker *w, struct link_plan *p, bool (*changed)(void *arg, const char *name),
+                void *arg, struct buf *why)
+{
+    struct choice c;
+    bool ok = choose(w, p, &c, changed, arg);
+    if (!ok) {
+        buf_puts(why, "out of memory\n");
+        link_plan_free(p);
+        return false;
     }
-}
-
-static void ended(struct session *s, enum end_reason reason, struct str text)
-{
-    struct link_session *ls = (struct link_session *)s;
-    struct worker *w = ls->w;
-    struct link *k = &w->link;
-    bool was_up = k->up && k->session == ls;
-    log_ev(&s->log, reason == END_DRAINED ? LOG_NOTICE : LOG_ERROR, "link.down",
-           KV_C("link", settings(w)->name), KV_C("reason", end_reason_name(reason)),
-           KV_I("bytes_in", conn_bytes_in(s->conn)), KV_I("bytes_out", conn_bytes_out(s->conn)),
-           KV_S("msg", text.n ? text : STR_NONE));
-    if (was_up)
-        went_down(w);
-    take_back(ls);
-    if (k->session != ls)
-        return;
-    k->session = NULL;
-    k->refused = reason == END_UNAUTHORIZED || reason == END_CONFLICT;
-    retry_later(w);
-}
-
-static void drained(struct session *s)
-{
-    struct link_session *ls = (struct link_session *)s;
-    if (ls->w->link.session == ls)
-        accept_resume(ls->w);
-}
-
-static void sent(struct session *s, size_t stanzas, size_t bytes)
-{
-    (void)bytes;
-    struct worker *w = ((struct link_session *)s)->w;
-    w->n.inward.writing -= stanzas;
-    w->n.inward.delivered += stanzas;
-}
-
-static void closed(struct session *s)
-{
-    struct link_session *ls = (struct link_session *)s;
-    struct worker *w = ls->w;
-    w->link_sessions--;
-    mem_free(ls);
-    worker_check_drained(w);
-}
-
-static const struct session_ops link_ops = {
-    .step = step, .act = act, .ended = ended, .drained = drained, .sent = sent, .closed = closed};
-
-static struct link_session *new_session(struct worker *w, const struct endpoint *to)
-{
-    struct link_session *ls = mem_zalloc(sizeof *ls);
-    const struct cfg_link *c = settings(w);
-    if (ls == NULL)
-        return NULL;
-    /* The snapshot may go while the session closes; the machine looks at its settings no more then,
-     * because a link whose settings change is ended first (link_reload). */
-    struct link_client_config cfg = {.component = str_c(c->component),
-                                     .secret = str_c(c->secret),
-                                     .ping_to = str_c(w->cfg->domains[0].name),
-                                     .auth_ms = w->cfg->timeouts.auth,
-                                     .close_ms = w->cfg->timeouts.close};
-    link_client_init(&ls->m, &cfg, w->loop.env);
-    ls->w = w;
-    ls->sid = worker_sid(w);
-    endpoint_text(to, ls->addr);
-    ls->s.ops = &link_ops;
-    ls->s.machine = &ls->m;
-    ls->s.limits = &w->limits_link;
-    ls->s.linger_ms = LINGER_MS;
-    ls->s.log = (struct log_ctx){.sink = w->log};
-    ls->s.log.kv[0] = KV_I("sid", ls->sid);
-    ls->s.log.kv[1] = KV_C("addr", ls->addr);
-    return ls;
-}
-
-static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, const char *why)
-{
-    struct worker *w = arg;
-    struct link *k = &w->link;
-    k->dialling = NULL;
-    struct link_session *ls = tcp ? new_session(w, to) : NULL;
-    if (ls == NULL) {
-        if (tcp != NULL)
-            session_discard(tcp);
-        log_ev(&w->ctx, LOG_ERROR, "link.failed", KV_C("link", settings(w)->name),
-               KV_C("addr", settings(w)->address), KV_C("msg", tcp ? "out of memory" : why));
-        retry_later(w);
-        return;
-    }
-    struct conn_options opt = {
-        .content = CONTENT_COMPONENT, .limits = &w->limits_link, .turn_events = TURN_EVENTS};
-    k->session = ls;
-    w->link_sessions++;
-    if (!session_start(&ls->s, &w->loop, tcp, &opt)) {
-        k->session = NULL;
-        w->link_sessions--;
-        mem_free(ls);
-        retry_later(w);
-    }
-}
-
-static void dial(struct worker *w)
-{
-    struct link *k = &w->link;
-    struct endpoint to;
-    if (k->stopping || k->dialling != NULL || k->session != NULL ||
-        !endpoint_parse(str_c(settings(w)->address), &to))
-        return;
-    struct connect_options opt = {
-        .targets = &to, .ntargets = 1, .deadline_ms = w->cfg->timeouts.connect};
-    k->dialling = connect_start(&w->loop, &opt, on_connected, w);
-    if (k->dialling == NULL)
-        retry_later(w);
-}
-
-static void set_limits(struct worker *w)
-{
-    w->link.hold_limits.max_bytes = w->link.hold_limits.total = w->cfg->limits.hold_bytes;
-    w->link.hold_limits.max_count = SIZE_MAX;
-}
-
-void link_open(struct worker *w)
-{
-    struct link *k = &w->link;
-    k->w = w;
-    k->retry.fire = on_retry;
-    k->hold_timer.fire = on_hold_timer;
-    outq_init(&k->hold, &k->hold_limits);
-    set_limits(w);
-    k->down_since = loop_now(&w->loop);
-    loop_timer_set(&w->loop, &k->hold_timer, w->cfg->limits.hold_time);
-    dial(w);
-}
-
-/* From here on nothing new goes out on it: our closing tag is the last. */
-static void leave(struct worker *w, const char *why)
-{
-    if (w->link.up)
-        went_down(w);
-    session_drain(&w->link.session->s, why);
-}
-
-void link_reload(struct worker *w, bool changed)
-{
-    struct link *k = &w->link;
-    set_limits(w);
-    if (k->session != NULL) {
-        const struct cfg_link *c = settings(w);
-        k->session->m.cfg.component = str_c(c->component);
-        k->session->m.cfg.secret = str_c(c->secret);
-        k->session->m.cfg.ping_to = str_c(w->cfg->domains[0].name);
-    }
-    if (!changed)
-        return;
-    if (k->dialling != NULL)
-        connect_cancel(k->dialling);
-    k->dialling = NULL;
-    k->failures = 0;
-    k->refused = false;
-    if (k->session != NULL)
-        leave(w, "the link's settings have changed");
-    else
-        dial(w);
+    swap(w, p, &c);
+    for (size_t i = 0; i < w->nlinks; i++)
+        if (c.fresh[i])
+            ok = open_link(w->links[i], why) && ok;
+    mem_free(c.fresh);
+    link_plan_free(p);
+    hold_sweep(w);
+    return ok;
 }
 
 void link_drain(struct worker *w, bool now)
 {
-    struct link *k = &w->link;
-    k->stopping = true;
-    loop_timer_clear(&w->loop, &k->retry);
-    loop_timer_clear(&w->loop, &k->hold_timer);
-    if (k->dialling != NULL)
-        connect_cancel(k->dialling);
-    k->dialling = NULL;
-    if (k->session == NULL)
-        return;
-    k->session->s.linger_ms = DRAIN_LINGER_MS;
-    if (now)
-        session_abort(&k->session->s, "the gateway stops now");
-    else
-        leave(w, "the gateway is stopping");
+    for (size_t i = 0; i < w->nlinks; i++)
+        stop(w->links[i], now);
+    LIST_FOREACH (&w->leaving, n, next)
+        stop(CONTAINER_OF(n, struct link, leaving), now);
+}
+
+bool link_quiet(const struct worker *w)
+{
+    for (size_t i = 0; i < w->nlinks; i++)
+        if (!quiet(w->links[i]))
+            return false;
+    return w->leaving.count == 0;
 }
 
 void link_close(struct worker *w)
 {
-    w->link.stopping = true;
-    if (w->link.dialling != NULL)
-        connect_cancel(w->link.dialling);
-    w->link.dialling = NULL;
-    loop_timer_clear(&w->loop, &w->link.retry);
-    loop_timer_clear(&w->loop, &w->link.hold_timer);
-    outq_free(&w->link.hold);
+    for (size_t i = 0; i < w->nlinks; i++)
+        free_link(w->links[i]);
+    mem_free(w->links);
+    w->links = NULL;
+    w->nlinks = 0;
+    while (w->hold.items.first != NULL) {
+        struct held *h = CONTAINER_OF(list_pop(&w->hold.items), struct held, node);
+        held_free(h);
+    }
+    inward_free(w->inward);
+    w->inward = NULL;
+}
+
+bool link_address(struct worker *w, const struct endpoint *e)
+{
+    struct endpoint own;
+    for (size_t i = 0; i < w->nlinks; i++) {
+        const struct cfg_link *c = w->links[i]->kit->c;
+        if (c->address != NULL && endpoint_parse(str_c(c->address), &own) &&
+            ip_equal(&own.ip, &e->ip) && own.port == e->port)
+            return true;
+        for (size_t j = 0; j < c->nlisten; j++)
+            if (endpoint_parse(str_c(c->listen[j]), &own) && ip_equal(&own.ip, &e->ip) &&
+                own.port == e->port)
+                return true;
+    }
+    return false;
+}
+
+void link_count(struct link *k, enum link_direction d, enum stanza_kind kind, size_t bytes)
+{
+    struct link_traffic *t = &k->traffic[d][kind];
+    t->count++;
+    t->bytes += bytes;
+    t->last_ms = loop_now(&k->w->loop);
+}
+
+static size_t queued(const struct link *k)
+{
+    return k->front != NULL ? k->front->outq.count : 0;
+}
+
+size_t link_queued(const struct worker *w)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < w->nlinks; i++)
+        n += queued(w->links[i]);
+    LIST_FOREACH (&w->leaving, node, next)
+        n += queued(CONTAINER_OF(node, struct link, leaving));
+    return n;
+}
+
+/* ---- state into the log ---------------------------------------------------------------------- */
+
+static void dump_traffic(const struct link *k, enum link_direction d)
+{
+    static const char *const directions[] = {"in", "out"};
+    static const char *const kinds[] = {"message", "presence", "iq"};
+    uint64_t now = loop_now(&k->w->loop);
+    for (size_t i = 0; i < 3; i++) {
+        const struct link_traffic *t = &k->traffic[d][i];
+        if (t->count > 0)
+            log_ev(&k->w->ctx, LOG_NOTICE, "state.link.traffic", KV_C("link", k->kit->c->name),
+                   KV_C("dir", directions[d]), KV_C("kind", kinds[i]), KV_I("count", t->count),
+                   KV_I("bytes", t->bytes), KV_SEC("idle", now - t->last_ms));
+    }
+}
+
+static void dump_line(const struct line *l)
+{
+    const struct link_session *ls = l->session;
+    const struct worker *w = l->link->w;
+    uint64_t now = loop_now(&w->loop);
+    log_ev(&w->ctx, LOG_NOTICE, "state.link", KV_C("link", l->label),
+           KV_C("state", l->up ? "up" : "down"), KV_SEC("since", now - l->since),
+           KV_I("sid", ls ? ls->sid : 0),
+           KV_I("queued", ls && ls->s.conn ? conn_queued(ls->s.conn) : 0));
+    if (ls == NULL || ls->kit->c->protocol != PROTOCOL_COMPONENT)
+        return;
+    const struct link_client *m = &ls->m.client;
+    const struct link_probe *ping = &m->probes.ping;
+    log_ev(&w->ctx, LOG_NOTICE, "state.link.probes", KV_C("link", l->label),
+           KV_I("sent", ping->sent), KV_I("answered", ping->answered),
+           KV_SEC("last_sent", ping->sent ? now - ping->last_sent_ms : 0),
+           KV_SEC("last_answer", ping->answered ? now - ping->last_answer_ms : 0),
+           KV_I("skew_ms", m->skew_known ? m->skew_ms : 0));
+}
+
+void link_dump(struct worker *w)
+{
+    for (size_t i = 0; i < w->nlinks; i++) {
+        const struct link *k = w->links[i];
+        for (size_t j = 0; j < k->nlines; j++)
+            dump_line(&k->lines[j]);
+        dump_traffic(k, LINK_IN);
+        dump_traffic(k, LINK_OUT);
+    }
+    alarms_dump(&w->alarms);
 }

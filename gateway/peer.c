@@ -11,13 +11,6 @@ enum { PEERS_MAX = 10000, S2S_PORT = 5269 };
 
 static void dial(struct peer *p, size_t target);
 
-struct peer *peer_find(struct worker *w, struct str remote)
-{
-    struct peer *p;
-    HASH_FIND(hh, w->peers, remote.p, remote.n, p);
-    return p;
-}
-
 static void on_kick(struct loop_task *t);
 
 static void on_timer(struct timer *t)
@@ -27,23 +20,30 @@ static void on_timer(struct timer *t)
     peer_kick(p);
 }
 
-struct peer *peer_get(struct worker *w, struct str remote, struct str local)
+static void name_peer(char key[PAIR_TEXT], const struct front *f, struct str remote,
+                      struct str local)
 {
-    struct peer *p = peer_find(w, remote);
-    if (p != NULL && remote_state_of(p->remote) == REMOTE_IDLE) /* it is this one that wakes it */
-        str_copy(p->local, sizeof p->local, local);
-    if (p != NULL)
-        return p;
-    if (HASH_COUNT(w->peers) >= PEERS_MAX || (p = mem_zalloc(sizeof *p)) == NULL)
+    if (f->link == NULL)
+        snprintf(key, PAIR_TEXT, "%.*s", STR_ARG(remote));
+    else
+        snprintf(key, PAIR_TEXT, "%.*s:%.*s", STR_ARG(local), STR_ARG(remote));
+}
+
+static struct peer *new_peer(struct front *f, const char *key, struct str remote, struct str local)
+{
+    struct peer *p = HASH_COUNT(f->peers) < PEERS_MAX ? mem_zalloc(sizeof *p) : NULL;
+    if (p == NULL)
         return NULL;
-    p->w = w;
-    p->remote = remote_new(remote, &w->remote_settings, &w->outq, w->loop.env);
+    p->w = f->w;
+    p->front = f;
+    p->remote = remote_new(remote, &f->remote_settings, &f->outq, f->w->loop.env);
     p->kick.run = on_kick;
     p->timer.fire = on_timer;
     str_copy(p->domain, sizeof p->domain, remote);
     str_copy(p->local, sizeof p->local, local);
+    str_copy(p->key, sizeof p->key, str_c(key));
     if (p->remote != NULL)
-        HASH_ADD(hh, w->peers, domain, remote.n, p);
+        HASH_ADD_STR(f->peers, key, p);
     if (p->remote == NULL || p->hh.tbl == NULL) {
         remote_free(p->remote);
         mem_free(p);
@@ -52,9 +52,22 @@ struct peer *peer_get(struct worker *w, struct str remote, struct str local)
     return p;
 }
 
+struct peer *peer_get(struct front *f, struct str remote, struct str local)
+{
+    char key[PAIR_TEXT];
+    struct peer *p;
+    name_peer(key, f, remote, local);
+    HASH_FIND_STR(f->peers, key, p);
+    if (p == NULL)
+        return new_peer(f, key, remote, local);
+    if (remote_state_of(p->remote) == REMOTE_IDLE) /* it is this one that wakes it */
+        str_copy(p->local, sizeof p->local, local);
+    return p;
+}
+
 static void free_peer(struct peer *p)
 {
-    HASH_DEL(p->w->peers, p);
+    HASH_DEL(p->front->peers, p);
     loop_unpost(&p->w->loop, &p->kick);
     loop_timer_clear(&p->w->loop, &p->timer);
     if (p->query != NULL)
@@ -121,17 +134,17 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
  * cannot be sent again. */
 static void take_back(struct out_session *o)
 {
-    struct worker *w = o->w;
+    struct books *books = front_books(o->front);
     struct list back = {NULL, NULL, 0};
     struct outq_item *it;
     struct span stanza;
     bool partial = false;
     while (conn_unsent(o->s.conn, &stanza, &partial)) {
-        w->n.outward.writing--;
+        books->writing--;
         it = partial ? NULL : mem_zalloc(sizeof *it);
         if (it == NULL) {
-            switch_failed_outward(w, stanza, "remote-server-timeout",
-                                  STR("the stream was cut while this was being sent"));
+            front_failed(o->front, stanza, "remote-server-timeout",
+                         STR("the stream was cut while this was being sent"));
             span_release(&stanza);
             continue;
         }
@@ -141,7 +154,7 @@ static void take_back(struct out_session *o)
     struct list_node *n;
     while ((n = list_pop(&back)) != NULL) {
         it = CONTAINER_OF(n, struct outq_item, node);
-        switch_requeue_outward(w, it->stanza);
+        switch_requeue(o->front, it->stanza);
         outq_item_free(it);
     }
 }
@@ -190,8 +203,9 @@ static void sent(struct session *s, size_t stanzas, size_t bytes)
 {
     (void)bytes;
     struct out_session *o = (struct out_session *)s;
-    o->w->n.outward.writing -= stanzas;
-    o->w->n.outward.delivered += stanzas;
+    struct books *books = front_books(o->front);
+    books->writing -= stanzas;
+    books->delivered += stanzas;
     if (o->peer != NULL)
         remote_sent(o->peer->remote);
 }
@@ -201,6 +215,7 @@ static void free_session(struct out_session *o)
     list_remove(&o->node);
     tls_ctx_unref(o->s.tls.ctx);
     s2s_out_free(&o->m);
+    link_kit_unref(o->kit);
     mem_free(o);
 }
 
@@ -208,12 +223,32 @@ static void closed(struct session *s)
 {
     struct out_session *o = (struct out_session *)s;
     struct worker *w = o->w;
+    struct link *link = o->front->link;
     free_session(o);
+    if (link != NULL)
+        link_free_if_gone(link);
     worker_check_drained(w);
 }
 
 static const struct session_ops out_ops = {
     .step = step, .act = act, .ended = ended, .drained = drained, .sent = sent, .closed = closed};
+
+/* Whose certificate we show: the local domain's to the world; to the inside that of the foreign
+ * domain for which we stand. The names live as long as the snapshot, or the machine. */
+static const char *shown_domain(const struct out_session *o)
+{
+    const struct cfg_domain *d = gateway_config_domain(o->w->cfg, str_c(o->m.local));
+    return o->front->link != NULL ? o->m.local : d != NULL ? d->name : NULL;
+}
+
+static void set_trust(struct out_session *o)
+{
+    if (o->front->link == NULL)
+        return;
+    o->kit = link_kit_ref(o->front->link->kit);
+    if (o->kit->trust.auth == LINK_AUTH_TLS)
+        o->m.trust = &o->kit->trust;
+}
 
 static struct out_session *new_session(struct peer *p, const struct endpoint *to)
 {
@@ -222,25 +257,26 @@ static struct out_session *new_session(struct peer *p, const struct endpoint *to
     if (o == NULL)
         return NULL;
     o->w = w;
+    o->front = p->front;
     o->peer = p;
     o->sid = worker_sid(w);
     endpoint_text(to, o->addr);
-    const struct cfg_domain *d = gateway_config_domain(w->cfg, str_c(p->local));
-    if (!s2s_out_init(&o->m, w->cfg, &w->secrets, str_c(p->local), str_c(p->domain))) {
+    if (!s2s_out_init(&o->m, &p->front->side, &w->secrets, str_c(p->local), str_c(p->domain))) {
         s2s_out_free(&o->m);
         mem_free(o);
         return NULL;
     }
+    set_trust(o);
     o->s.ops = &out_ops;
     o->s.machine = &o->m;
     o->s.log.sink = w->log;
     o->s.linger_ms = LINGER_MS;
-    o->s.limits = &w->limits_proven;
-    o->s.tls.ctx = tls_ctx_ref(w->tls);
-    o->s.tls.domain = d ? d->name : NULL;
+    o->s.limits = p->front->link != NULL ? &w->limits_link : &w->limits_proven;
+    o->s.tls.ctx = tls_ctx_ref(p->front->tls);
+    o->s.tls.domain = shown_domain(o);
     o->s.tls.peer_name = o->m.remote;
     set_context(o, str_c(p->local), str_c(p->domain));
-    list_append(&w->out, &o->node);
+    list_append(&p->front->out, &o->node);
     return o;
 }
 
@@ -276,6 +312,7 @@ static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, co
     struct out_session *o = new_session(p, to);
     struct conn_options opt = {.content = CONTENT_SERVER,
                                .limits = &p->w->limits_unproven,
+                               .dead_ms = p->front->link ? p->w->cfg->timeouts.dead : 0,
                                .stall_ms = p->w->cfg->timeouts.queue};
     if (o == NULL) {
         session_discard(tcp);
@@ -295,28 +332,32 @@ static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, co
     }
 }
 
-/* DESIGN: a stranger's SRV record must not aim us at ourselves or at the inside. Our own listeners
- * and the link are refused always, other networks unless a route gives the literal address. */
+static bool is_own_listener(const struct front *f, const struct ip *ip, uint16_t port)
+{
+    static const struct ip any4 = {{0}, 4}, any6 = {{0}, 16};
+    for (size_t i = 0; i < f->nlisteners; i++) {
+        const struct endpoint *at = listen_local(f->listeners[i]);
+        bool any = ip_equal(&at->ip, &any4) || ip_equal(&at->ip, &any6);
+        if (at->port == port && (ip_equal(&at->ip, ip) || (any && worker_own_address(ip))))
+            return true;
+    }
+    return false;
+}
+
+/* A stranger's SRV record must not aim us at ourselves or at the inside. Our own listeners and the
+ * links are refused always, other networks unless a route gives the literal address. */
 static bool refused(void *arg, const struct endpoint *e, const char **why)
 {
     struct peer *p = arg;
     const struct gateway_config *c = p->w->cfg;
-    struct endpoint own;
-    static const struct ip any4 = {{0}, 4}, any6 = {{0}, 16};
-    for (size_t i = 0; i < c->nlinks; i++) {
-        *why = "this address is the inside link";
-        if (endpoint_parse(str_c(c->links[i].address), &own) && ip_equal(&own.ip, &e->ip) &&
-            own.port == e->port)
-            return true;
-    }
-    for (size_t i = 0; i < p->w->nlisteners; i++) {
-        const struct endpoint *at = listen_local(p->w->listeners[i]);
-        *why = "this address is our own listener";
-        if (at->port == e->port &&
-            (ip_equal(&at->ip, &e->ip) || ((ip_equal(&at->ip, &any4) || ip_equal(&at->ip, &any6)) &&
-                                           worker_own_address(&e->ip))))
-            return true;
-    }
+    if (p->front->link != NULL)
+        return false; /* the operator has named the address */
+    *why = "this address is the inside link";
+    if (link_address(p->w, e))
+        return true;
+    *why = "this address is our own listener";
+    if (is_own_listener(p->front, &e->ip, e->port))
+        return true;
     for (size_t i = 0; !p->literal && i < c->outbound.ndeny; i++) {
         *why = "this address is in outbound.deny_networks";
         if (cidr_has(&c->outbound.deny_networks[i], &e->ip))
@@ -333,7 +374,7 @@ static void connect_to(struct peer *p, const struct ip *ips, size_t n)
         .targets = e, .ntargets = n, .deadline_ms = w->cfg->timeouts.connect, .refused = refused};
     for (size_t i = 0; i < n; i++)
         e[i] = (struct endpoint){ips[i], p->targets[p->target].port};
-    for (size_t i = 0; i < w->cfg->outbound.nsource; i++) {
+    for (size_t i = 0; p->front->link == NULL && i < w->cfg->outbound.nsource; i++) {
         struct ip ip;
         if (ip_parse(str_c(w->cfg->outbound.source[i]), &ip))
             *(ip.len == 4 ? &opt.source4 : &opt.source6) = ip;
@@ -409,14 +450,16 @@ static bool use_route(struct peer *p, const char *route)
 
 static void resolve(struct peer *p)
 {
-    const char *route = policy_route(p->w->cfg, str_c(p->domain));
+    const struct link *link = p->front->link;
+    const char *route =
+        link != NULL ? link->kit->c->address : policy_route(p->w->cfg, str_c(p->domain));
     uint64_t now = loop_now(&p->w->loop);
     p->started = now;
     p->literal = false;
     if (route != NULL) {
         bool ok = use_route(p, route);
         log_ev(&p->w->ctx, LOG_INFO, "dns.result", KV_C("domain", p->domain),
-               KV_C("method", "route"), KV_C("msg", route));
+               KV_C("method", link != NULL ? "link" : "route"), KV_C("msg", route));
         remote_resolved(p->remote, ok ? 1 : 0, now);
         peer_kick(p);
         return;
@@ -448,11 +491,11 @@ static void want(struct peer *p, const struct remote_act *a)
 static void hand_over(struct out_session *o, struct span stanza)
 {
     if (!conn_send_stanza(o->s.conn, stanza)) {
-        switch_failed_outward(o->w, stanza, "resource-constraint", STR("out of memory"));
+        front_failed(o->front, stanza, "resource-constraint", STR("out of memory"));
         span_release(&stanza);
         return;
     }
-    o->w->n.outward.writing++;
+    front_books(o->front)->writing++;
     o->stanzas++;
     s2s_out_touch(&o->m, loop_now(o->s.loop));
 }
@@ -463,11 +506,42 @@ static bool writable(const struct peer *p)
            !conn_above_high(p->out->s.conn);
 }
 
-bool peer_send_now(struct peer *p, struct str local, struct span *stanza)
+/* Past the queue. */
+static bool send_now(struct peer *p, struct str local, struct span stanza)
 {
     if (!writable(p) || !remote_may_send(p->remote, local) || !s2s_out_valid(&p->out->m, local))
         return false;
-    hand_over(p->out, *stanza);
+    hand_over(p->out, stanza);
+    return true;
+}
+
+struct remote_refusal peer_deliver(struct front *f, struct span stanza, struct str local,
+                                   struct str remote)
+{
+    struct peer *p = peer_get(f, remote, local);
+    if (p == NULL) {
+        span_release(&stanza);
+        return (struct remote_refusal){"resource-constraint", STR("too many remote domains")};
+    }
+    if (send_now(p, local, stanza))
+        return (struct remote_refusal){NULL, STR_NONE};
+    if (f->draining) { /* nobody would empty the queue any more */
+        span_release(&stanza);
+        peer_kick(p);
+        return (struct remote_refusal){"remote-server-timeout", STR("the gateway is stopping")};
+    }
+    struct remote_refusal r = remote_stanza(p->remote, local, stanza.s, loop_now(&f->w->loop));
+    span_release(&stanza);
+    peer_kick(p);
+    return r;
+}
+
+bool peer_unsent(struct front *f, struct str stanza, struct str local, struct str remote)
+{
+    struct peer *p = peer_get(f, remote, local);
+    if (p == NULL || !remote_unsent(p->remote, local, stanza, loop_now(&f->w->loop)))
+        return false;
+    peer_kick(p);
     return true;
 }
 
@@ -500,7 +574,7 @@ static void carry_out(struct peer *p, struct remote_act *a)
         hand_over(p->out, a->stanza);
         break;
     case REMOTE_DO_BOUNCE:
-        switch_failed_outward(w, a->stanza, a->condition, a->text);
+        front_failed(p->front, a->stanza, a->condition, a->text);
         span_release(&a->stanza);
         break;
     case REMOTE_DO_VERDICT:
@@ -526,7 +600,7 @@ static void arm(struct peer *p)
 static void leave_closing(struct peer *p)
 {
     struct out_session *o = p->out;
-    if (o == NULL || o->m.state != S2S_OUT_CLOSING || p->w->draining)
+    if (o == NULL || o->m.state != S2S_OUT_CLOSING || p->front->draining)
         return;
     o->peer = NULL;
     p->out = NULL;
@@ -551,40 +625,42 @@ static void on_kick(struct loop_task *t)
 
 static bool not_ours(void *arg, struct str local)
 {
-    return gateway_config_domain(((struct worker *)arg)->cfg, local) == NULL;
+    return !side_serves(arg, local);
 }
 
-static void policy_queued(struct worker *w, struct peer *p)
+static void policy_queued(struct peer *p)
 {
     static const char why[] = "the policy for this domain has changed";
-    struct policy_decision d = policy_pair(w->cfg, str_c(p->local), str_c(p->domain));
-    if (d.verdict != POLICY_ALLOW)
+    struct side *side = &p->front->side;
+    struct policy_decision d = side_pair(side, str_c(p->local), str_c(p->domain));
+    uint64_t now = loop_now(&p->w->loop);
+    if (!side_admits(side, str_c(p->domain)))
+        remote_fail_all(p->remote, "not-allowed", STR(why), now);
+    else if (d.verdict != POLICY_ALLOW)
         remote_fail_all(p->remote, d.verdict == POLICY_OFF ? "policy-violation" : "not-allowed",
-                        STR(why), loop_now(&w->loop));
+                        STR(why), now);
     else
-        remote_fail_local(p->remote, not_ours, w, "not-allowed", STR(why));
+        remote_fail_local(p->remote, not_ours, side, "not-allowed", STR(why));
     peer_kick(p);
 }
 
-void peer_policy_changed(struct worker *w)
+void peer_policy_changed(struct front *f)
 {
     struct peer *p, *next;
-    LIST_FOREACH (&w->out, n, following) {
+    LIST_FOREACH (&f->out, n, following) {
         struct out_session *o = CONTAINER_OF(n, struct out_session, node);
-        s2s_out_set_config(&o->m, w->cfg);
-        const struct cfg_domain *d = gateway_config_domain(w->cfg, str_c(o->m.local));
-        o->s.tls.domain = d ? d->name : NULL; /* the name lies in the snapshot */
-        struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&w->loop)};
+        o->s.tls.domain = shown_domain(o);
+        struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&f->w->loop)};
         session_event(&o->s, &ev);
     }
-    HASH_ITER(hh, w->peers, p, next)
-    policy_queued(w, p);
+    HASH_ITER(hh, f->peers, p, next)
+    policy_queued(p);
 }
 
-void peer_forget_lookups(struct worker *w)
+void peer_forget_lookups(struct front *f)
 {
     struct peer *p, *next;
-    HASH_ITER(hh, w->peers, p, next)
+    HASH_ITER(hh, f->peers, p, next)
     {
         if (p->query == NULL)
             continue;
@@ -595,16 +671,16 @@ void peer_forget_lookups(struct worker *w)
     }
 }
 
-void peer_drain(struct worker *w, bool now)
+void peer_drain(struct front *f, bool now)
 {
     struct peer *p, *next;
-    HASH_ITER(hh, w->peers, p, next)
+    HASH_ITER(hh, f->peers, p, next)
     {
         remote_fail_all(p->remote, "remote-server-timeout", STR("the gateway is stopping"),
-                        loop_now(&w->loop));
+                        loop_now(&f->w->loop));
         peer_kick(p);
     }
-    LIST_FOREACH (&w->out, n, following) {
+    LIST_FOREACH (&f->out, n, following) {
         struct out_session *o = CONTAINER_OF(n, struct out_session, node);
         o->s.linger_ms = DRAIN_LINGER_MS;
         if (now)
@@ -614,9 +690,9 @@ void peer_drain(struct worker *w, bool now)
     }
 }
 
-void peer_free_all(struct worker *w)
+void peer_free_all(struct front *f)
 {
     struct peer *p, *next;
-    HASH_ITER(hh, w->peers, p, next)
+    HASH_ITER(hh, f->peers, p, next)
     free_peer(p);
 }

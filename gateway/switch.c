@@ -88,12 +88,18 @@ void switch_answer_inside(struct worker *w, const struct stanza *st, const char 
         w->n.outward.dropped++;
         return;
     }
-    struct span b = bounce_stanza(st, CONTENT_COMPONENT, error_type(condition), condition, text);
+    struct domain local, remote;
+    struct jid j;
     w->n.outward.bounced++;
+    if (jid_prepare(st->from, &j, &local) == JID_BAD_DOMAIN ||
+        jid_prepare(st->to, &j, &remote) == JID_BAD_DOMAIN)
+        return; /* cannot be: a bounce was allowed */
+    struct way way = way_inside(w, str_c(local.ascii), str_c(remote.ascii), str_c(remote.ascii));
+    struct span b = bounce_stanza(st, way.content, error_type(condition), condition, text);
     if (b.chunk == NULL)
         return;
     w->n.inward.authored++;
-    link_send(w, b);
+    hold_send(w, &way, b);
 }
 
 static void log_bounce(struct worker *w, const char *dir, struct str local, struct str remote,
@@ -101,28 +107,6 @@ static void log_bounce(struct worker *w, const char *dir, struct str local, stru
 {
     log_ev(&w->ctx, LOG_INFO, "stanza.bounced", KV_C("dir", dir), KV_S("local", local),
            KV_S("peer", remote), KV_C("reason", condition), KV_S("msg", text));
-}
-
-/* Sends or queues; NULL condition: it is on its way. Takes the reference over in every case. */
-static struct remote_refusal send_outward(struct worker *w, struct span stanza, struct str local,
-                                          struct str remote)
-{
-    struct peer *p = peer_get(w, remote, local);
-    if (p == NULL) {
-        span_release(&stanza);
-        return (struct remote_refusal){"resource-constraint", STR("too many remote domains")};
-    }
-    if (peer_send_now(p, local, &stanza))
-        return (struct remote_refusal){NULL, STR_NONE};
-    if (w->draining) { /* nobody would empty the queue any more */
-        span_release(&stanza);
-        peer_kick(p);
-        return (struct remote_refusal){"remote-server-timeout", STR("the gateway is stopping")};
-    }
-    struct remote_refusal r = remote_stanza(p->remote, local, stanza.s, loop_now(&w->loop));
-    span_release(&stanza);
-    peer_kick(p);
-    return r;
 }
 
 /* Why a stanza from the inside may not leave; NULL: it may. */
@@ -141,7 +125,20 @@ static const char *outward_refusal(struct worker *w, struct str local, struct st
     return d.verdict == POLICY_OFF ? "policy-violation" : "not-allowed";
 }
 
-static void to_ourselves(struct worker *w, const struct stanza *st)
+/* An address that is the gateway's own on this link. */
+static bool is_own_name(const struct link *k, const struct line *l, struct str remote)
+{
+    const struct cfg_link *c = k->kit->c;
+    if (l == NULL || c->component == NULL)
+        return false;
+    for (size_t i = 0; i < c->npartners; i++) /* ejabberd's hosts: joined by a partner's name */
+        if (strcmp(c->partners[i], c->component) == 0)
+            return false;
+    return str_is(remote, c->component);
+}
+
+static void to_ourselves(struct worker *w, struct line *l, const struct stanza *st,
+                         struct str local)
 {
     struct span answer = bounce_answer(st, CONTENT_COMPONENT);
     if (answer.chunk == NULL) {
@@ -150,11 +147,49 @@ static void to_ourselves(struct worker *w, const struct stanza *st)
     }
     w->n.outward.delivered++; /* we were the destination */
     w->n.inward.authored++;
-    link_send(w, answer);
+    hold_reply(w, l, answer, local);
 }
 
-void switch_outward(struct worker *w, const struct stanza *st)
+static void refuse(struct worker *w, const struct link *k, const struct stanza *st,
+                   const char *reason)
 {
+    w->n.firewall_refused++;
+    w->n.outward.dropped++;
+    log_ev(&w->ctx, LOG_WARN, "stanza.refused", KV_C("reason", reason),
+           KV_C("link", k->kit->c->name), KV_S("from", st->from), KV_S("to", st->to));
+}
+
+/* The link as a firewall; NULL: it may pass. */
+static const char *firewall(const struct worker *w, const struct link *k, const struct line *l,
+                            struct str local, struct str remote)
+{
+    if (gateway_config_domain(w->cfg, local) == NULL)
+        return "foreign-from";
+    if (gateway_config_domain(w->cfg, remote) != NULL)
+        return NULL; /* answered below, as it is no attack */
+    if (k->gone)
+        return "link-removed";
+    if (!inward_owns(w->inward, k->index, local, remote))
+        return inward_candidates(w->inward, local, remote) ? "from-of-other-link" : "no-partner";
+    if (l != NULL && l->partner != NULL && !str_is(remote, l->partner))
+        return "to-of-other-partner";
+    return NULL;
+}
+
+static struct remote_refusal pass_outward(struct worker *w, const struct stanza *st,
+                                          struct str local, struct str remote)
+{
+    struct span out = restamp(st, CONTENT_SERVER, local, remote);
+    if (out.chunk == NULL)
+        return (struct remote_refusal){"resource-constraint", STR("out of memory")};
+    if (too_large(w, &out))
+        return (struct remote_refusal){"policy-violation", STR(TOO_LARGE)};
+    return peer_deliver(&w->world, out, local, remote);
+}
+
+void switch_outward(struct link *k, struct line *l, const struct stanza *st)
+{
+    struct worker *w = k->w;
     struct domain local, remote;
     struct jid from, to;
     w->n.outward.received++;
@@ -163,29 +198,20 @@ void switch_outward(struct worker *w, const struct stanza *st)
         w->n.outward.dropped++; /* the link machine has answered what can be answered */
         return;
     }
-    if (str_is(str_c(w->cfg->links[0].component), remote.ascii)) {
-        to_ourselves(w, st);
+    if (is_own_name(k, l, str_c(remote.ascii))) {
+        to_ourselves(w, l, st, str_c(local.ascii));
         return;
     }
-    if (gateway_config_domain(w->cfg, str_c(local.ascii)) == NULL) {
-        w->n.firewall_refused++;
-        w->n.outward.dropped++;
-        log_ev(&w->ctx, LOG_WARN, "stanza.refused", KV_C("reason", "foreign-from"),
-               KV_S("from", st->from), KV_S("to", st->to));
+    const char *wall = firewall(w, k, l, str_c(local.ascii), str_c(remote.ascii));
+    if (wall != NULL) {
+        refuse(w, k, st, wall);
         return;
     }
     const char *text = NULL;
     const char *condition = outward_refusal(w, str_c(local.ascii), str_c(remote.ascii), &text);
     struct remote_refusal r = {condition, str_c(text)};
-    if (condition == NULL) {
-        struct span out = restamp(st, CONTENT_SERVER, str_c(local.ascii), str_c(remote.ascii));
-        if (out.chunk == NULL)
-            r = (struct remote_refusal){"resource-constraint", STR("out of memory")};
-        else if (too_large(w, &out))
-            r = (struct remote_refusal){"policy-violation", STR(TOO_LARGE)};
-        else
-            r = send_outward(w, out, str_c(local.ascii), str_c(remote.ascii));
-    }
+    if (condition == NULL)
+        r = pass_outward(w, st, str_c(local.ascii), str_c(remote.ascii));
     if (r.condition == NULL)
         return;
     char why[256];
@@ -210,14 +236,15 @@ void switch_bounce_inward(struct worker *w, const struct stanza *st, struct str 
     if (b.chunk == NULL)
         return;
     w->n.outward.authored++;
-    if (send_outward(w, b, local, remote).condition != NULL)
+    if (peer_deliver(&w->world, b, local, remote).condition != NULL)
         w->n.outward.dropped++; /* an error is never answered by an error */
 }
 
 void switch_inward(struct worker *w, const struct stanza *st, struct str local, struct str remote)
 {
     w->n.inward.received++;
-    struct span out = restamp(st, CONTENT_COMPONENT, remote, local);
+    struct way way = way_inside(w, local, remote, st->from);
+    struct span out = restamp(st, way.content, remote, local);
     if (out.chunk == NULL) {
         switch_bounce_inward(w, st, local, remote, "wait", "resource-constraint",
                              "the gateway is out of memory");
@@ -226,86 +253,131 @@ void switch_inward(struct worker *w, const struct stanza *st, struct str local, 
     if (too_large(w, &out))
         switch_bounce_inward(w, st, local, remote, "modify", "policy-violation", TOO_LARGE);
     else
-        link_send(w, out);
+        hold_send(w, &way, out);
+}
+
+/* It was counted as delivered; what is said about it now is ours. */
+void switch_undelivered(struct worker *w, const struct stanza *st, const struct gw_action *a)
+{
+    struct domain local, remote;
+    struct jid j;
+    if (!bounce_allowed(st) || jid_prepare(st->to, &j, &local) == JID_BAD_DOMAIN ||
+        jid_prepare(st->from, &j, &remote) == JID_BAD_DOMAIN ||
+        gateway_config_domain(w->cfg, str_c(remote.ascii)) != NULL)
+        return;
+    log_bounce(w, "in", str_c(local.ascii), str_c(remote.ascii), a->u.bounce.condition,
+               str_c(a->u.bounce.text));
+    struct span b = bounce_stanza(st, CONTENT_SERVER, a->u.bounce.type, a->u.bounce.condition,
+                                  a->u.bounce.text);
+    if (b.chunk == NULL)
+        return;
+    w->n.outward.authored++;
+    if (peer_deliver(&w->world, b, str_c(local.ascii), str_c(remote.ascii)).condition != NULL)
+        w->n.outward.dropped++;
 }
 
 /* ---- stanzas of which only the bytes are left ------------------------------------------------ */
 
-/* Parses one stanza of ours again. The framer keeps its strings: free it afterwards. */
-static struct framer *reread(struct span stanza, enum content_ns content, struct framer_event *ev)
+static const char *header_of(enum content_ns content)
 {
-    static const char server[] = "<stream:stream xmlns='jabber:server' "
-                                 "xmlns:stream='http://etherx.jabber.org/streams'>";
-    static const char component[] = "<stream:stream xmlns='jabber:component:accept' "
-                                    "xmlns:stream='http://etherx.jabber.org/streams'>";
+    return content == CONTENT_SERVER ? "<stream:stream xmlns='jabber:server' "
+                                       "xmlns:stream='http://etherx.jabber.org/streams'>"
+                                     : "<stream:stream xmlns='jabber:component:accept' "
+                                       "xmlns:stream='http://etherx.jabber.org/streams'>";
+}
+
+static bool frame(struct reread *r, struct span stanza, enum content_ns content)
+{
+    struct framer *f = r->framer;
+    return framer_feed(f, str_c(header_of(content))) && framer_next(f, &r->ev) == FRAMER_EVENT &&
+           framer_feed(f, stanza.s) && framer_next(f, &r->ev) == FRAMER_EVENT &&
+           r->ev.kind == FRAMER_STANZA;
+}
+
+bool switch_reread(struct reread *r, struct span stanza, enum content_ns content, bool inward)
+{
     struct framer_limits limits = framer_limits_default;
+    struct jid j;
     limits.element = stanza.s.n + 1024;
-    struct framer *f = framer_new(content, &limits);
-    if (f == NULL)
-        return NULL;
-    if (framer_feed(f, str_c(content == CONTENT_SERVER ? server : component)) &&
-        framer_next(f, ev) == FRAMER_EVENT && framer_feed(f, stanza.s) &&
-        framer_next(f, ev) == FRAMER_EVENT && ev->kind == FRAMER_STANZA)
-        return f;
-    framer_free(f);
-    return NULL;
+    r->framer = framer_new(content, &limits);
+    if (r->framer != NULL && frame(r, stanza, content)) {
+        struct str from = r->ev.stanza.from, to = r->ev.stanza.to;
+        if (from.p != NULL && to.p != NULL &&
+            jid_prepare(from, &j, inward ? &r->remote : &r->local) == JID_OK &&
+            jid_prepare(to, &j, inward ? &r->local : &r->remote) == JID_OK)
+            return true;
+    }
+    framer_free(r->framer);
+    return false;
+}
+
+void switch_reread_free(struct reread *r)
+{
+    framer_free(r->framer);
 }
 
 void switch_failed_outward(struct worker *w, struct span stanza, const char *condition,
                            struct str text)
 {
-    struct framer_event ev;
-    struct framer *f = reread(stanza, CONTENT_SERVER, &ev);
-    if (f == NULL) {
+    struct reread r;
+    if (!switch_reread(&r, stanza, CONTENT_SERVER, false)) {
         w->n.outward.dropped++;
         return;
     }
-    struct domain local, remote;
-    struct jid j;
     char why[256];
     str_copy(why, sizeof why, text);
-    if (jid_prepare(ev.stanza.from, &j, &local) == JID_OK &&
-        jid_prepare(ev.stanza.to, &j, &remote) == JID_OK)
-        log_bounce(w, "out", str_c(local.ascii), str_c(remote.ascii), condition, text);
-    switch_answer_inside(w, &ev.stanza, condition, why);
-    framer_free(f);
+    log_bounce(w, "out", str_c(r.local.ascii), str_c(r.remote.ascii), condition, text);
+    switch_answer_inside(w, &r.ev.stanza, condition, why);
+    switch_reread_free(&r);
 }
 
-void switch_failed_inward(struct worker *w, struct span stanza, const char *condition,
-                          const char *text)
+void switch_failed_inward(struct worker *w, struct span stanza, enum content_ns content,
+                          const char *condition, struct str text)
 {
-    struct framer_event ev;
-    struct framer *f = reread(stanza, CONTENT_COMPONENT, &ev);
-    struct domain local, remote;
-    struct jid j;
-    if (f != NULL && ev.stanza.from.p != NULL && ev.stanza.to.p != NULL &&
-        jid_prepare(ev.stanza.from, &j, &remote) == JID_OK &&
-        jid_prepare(ev.stanza.to, &j, &local) == JID_OK &&
-        gateway_config_domain(w->cfg, str_c(remote.ascii)) == NULL)
-        switch_bounce_inward(w, &ev.stanza, str_c(local.ascii), str_c(remote.ascii),
-                             error_type(condition), condition, text);
-    else
-        w->n.inward.dropped++; /* written by ourselves for the inside: errors and replies */
-    framer_free(f);
-}
-
-void switch_requeue_outward(struct worker *w, struct span stanza)
-{
-    if (w->draining) {
-        switch_failed_outward(w, stanza, "remote-server-timeout", STR("the gateway is stopping"));
+    struct reread r;
+    if (!switch_reread(&r, stanza, content, true)) {
+        w->n.inward.dropped++;
         return;
     }
-    struct framer_event ev;
-    struct framer *f = reread(stanza, CONTENT_SERVER, &ev);
-    struct domain local, remote;
-    struct jid j;
-    struct peer *p = NULL;
-    if (f != NULL && jid_prepare(ev.stanza.from, &j, &local) == JID_OK &&
-        jid_prepare(ev.stanza.to, &j, &remote) == JID_OK)
-        p = peer_get(w, str_c(remote.ascii), str_c(local.ascii));
-    if (p != NULL && remote_unsent(p->remote, str_c(local.ascii), stanza.s, loop_now(&w->loop)))
-        peer_kick(p);
+    char why[256];
+    str_copy(why, sizeof why, text);
+    /* What we have written ourselves for the inside, errors and replies, ends here. */
+    if (gateway_config_domain(w->cfg, str_c(r.remote.ascii)) == NULL)
+        switch_bounce_inward(w, &r.ev.stanza, str_c(r.local.ascii), str_c(r.remote.ascii),
+                             error_type(condition), condition, why);
     else
-        switch_failed_outward(w, stanza, "resource-constraint", STR("out of memory"));
-    framer_free(f);
+        w->n.inward.dropped++;
+    switch_reread_free(&r);
+}
+
+void switch_requeue(struct front *f, struct span stanza)
+{
+    bool inward = f->link != NULL;
+    if (f->draining) {
+        front_failed(f, stanza, "remote-server-timeout", STR("the gateway is stopping"));
+        return;
+    }
+    struct reread r;
+    bool ok = switch_reread(&r, stanza, CONTENT_SERVER, inward);
+    /* Seen from the stream: the name that it speaks for, and the one it talks to. */
+    struct str us = inward ? str_c(r.remote.ascii) : str_c(r.local.ascii);
+    struct str them = inward ? str_c(r.local.ascii) : str_c(r.remote.ascii);
+    if (!ok || !peer_unsent(f, stanza.s, us, them))
+        front_failed(f, stanza, "resource-constraint", STR("out of memory"));
+    if (ok)
+        switch_reread_free(&r);
+}
+
+struct span switch_translate(struct span stanza, enum content_ns from, enum content_ns to,
+                             bool inward)
+{
+    struct reread r;
+    struct span out = {NULL, STR_NONE};
+    if (switch_reread(&r, stanza, from, inward)) {
+        struct writer_target target = {.content = to};
+        out = writer_restamp(&r.ev.stanza, &target);
+        switch_reread_free(&r);
+    }
+    span_release(&stanza);
+    return out;
 }

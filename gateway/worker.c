@@ -7,7 +7,7 @@
 #include "core/daemon/report.h"
 #include "gateway/policy/policy.h"
 
-enum { ASKS_PER_PEER = 256, EXIT_CANNOT_LISTEN = 69, EXIT_CONFIG = 78 };
+enum { EXIT_CANNOT_LISTEN = 69, EXIT_CONFIG = 78 };
 
 uint32_t worker_sid(struct worker *w)
 {
@@ -53,28 +53,19 @@ static void set_limits(struct worker *w)
     w->limits_proven.element = c->limits.stanza_size;
     w->limits_link = framer_limits_default;
     w->limits_link.element = 4 * c->limits.stanza_size; /* the inside is not a stranger */
-    w->outq.max_bytes = c->limits.queue_bytes;
-    w->outq.max_count = c->limits.queue_stanzas;
-    w->outq.total = c->limits.queue_total;
-    w->remote_settings = (struct remote_settings){.queue_ms = c->timeouts.queue,
-                                                  .setup_ms = 2 * c->timeouts.auth,
-                                                  .asks_max = ASKS_PER_PEER,
-                                                  .pairs_max = c->limits.pairs_per_stream};
 }
 
 static void adopt(struct worker *w, struct gateway_config *cfg, struct tls_ctx *tls)
 {
-    struct gateway_config *old = w->cfg;
+    bool first = w->cfg == NULL;
     w->cfg = gateway_config_ref(cfg);
-    tls_ctx_unref(w->tls);
-    w->tls = tls;
     set_secrets(w);
     set_limits(w);
-    if (old == NULL)
-        return;
-    accept_policy_changed(w);
-    peer_policy_changed(w);
-    /* The link goes last: what the others have to say about the old snapshot passes through it. */
+    if (first)
+        front_init(&w->world, w, NULL, tls);
+    else
+        front_adopt(&w->world, NULL, tls);
+    /* The links go last: what the others have to say about the old snapshot passes through them. */
 }
 
 static struct tls_ctx *make_tls(const struct gateway_config *c, struct buf *why)
@@ -124,12 +115,25 @@ static void tell_warnings(struct worker *w, struct buf *why)
     buf_clear(why);
 }
 
+static bool open_world(struct worker *w, const struct gateway_config *cfg, struct buf *why)
+{
+    return !cfg->federation || accept_open(&w->world, cfg->listen.s2s, cfg->listen.ns2s, why);
+}
+
+static bool always(void *arg, const char *name)
+{
+    (void)arg, (void)name;
+    return true;
+}
+
 bool worker_start(struct worker *w, struct log *log, struct gateway_config *cfg, struct buf *why,
                   int *exit_code)
 {
     memset(w, 0, sizeof *w);
     w->log = log;
     w->ctx = (struct log_ctx){.sink = log};
+    alarms_init(&w->alarms, &w->ctx);
+    hold_init(w);
     *exit_code = 1;
     if (!env_hex_id(&env_system, w->random_secret, 32)) {
         buf_puts(why, "no randomness to be had from the system\n");
@@ -140,9 +144,13 @@ bool worker_start(struct worker *w, struct log *log, struct gateway_config *cfg,
         return false;
     }
     *exit_code = EXIT_CONFIG;
+    struct link_plan links;
     struct tls_ctx *tls = make_tls(cfg, why);
-    w->resolver = tls ? make_resolver(w, cfg, why) : NULL;
-    if (tls == NULL || w->resolver == NULL) {
+    bool planned = link_plan_make(&links, cfg, why); /* all problems at once */
+    w->resolver = tls != NULL && planned ? make_resolver(w, cfg, why) : NULL;
+    if (w->resolver == NULL) {
+        if (planned)
+            link_plan_free(&links);
         tls_ctx_unref(tls);
         return false;
     }
@@ -150,55 +158,105 @@ bool worker_start(struct worker *w, struct log *log, struct gateway_config *cfg,
     tell_about_files(w, cfg);
     adopt(w, cfg, tls);
     *exit_code = EXIT_CANNOT_LISTEN;
-    if (!accept_open(w, cfg, why))
-        return false;
-    link_open(w);
-    return true;
+    if (open_world(w, cfg, why))
+        return link_apply(w, &links, always, NULL, why);
+    link_plan_free(&links);
+    return false;
 }
 
 /* ---- reload ---------------------------------------------------------------------------------- */
 
 struct reload {
     struct worker *w;
-    bool link, dns, federation;
+    bool dns, federation;
+    uint64_t links; /* bit i: links[i] of the old snapshot has changed or gone */
 };
+
+/* "links[core].address" names the link. */
+static void link_changed(struct reload *r, const char *key)
+{
+    const struct gateway_config *c = r->w->cfg;
+    static const char list[] = "links[";
+    if (strncmp(key, list, sizeof list - 1) != 0)
+        return;
+    struct str name = {key + sizeof list - 1, strcspn(key + sizeof list - 1, "]")};
+    for (size_t i = 0; i < c->nlinks; i++)
+        if (str_is(name, c->links[i].name))
+            r->links |= UINT64_C(1) << i;
+}
 
 static void on_change(void *arg, const struct config_change *c)
 {
     struct reload *r = arg;
     report_change(&r->w->ctx, c);
-    r->link = r->link || strncmp(c->key, "links", 5) == 0;
+    link_changed(r, c->key);
     r->dns = r->dns || strncmp(c->key, "dns.", 4) == 0;
     r->federation = r->federation || strcmp(c->key, "federation") == 0;
 }
 
+/* Asked while w->links are still those of the old snapshot. */
+static bool is_changed(void *arg, const char *name)
+{
+    const struct reload *r = arg;
+    const struct worker *w = r->w;
+    for (size_t i = 0; i < w->nlinks; i++)
+        if (strcmp(w->links[i]->kit->c->name, name) == 0)
+            return (r->links >> i) & 1;
+    return true;
+}
+
+/* What a new snapshot needs, made before anything is changed. */
+struct parts {
+    struct tls_ctx *tls;
+    struct resolver *resolver;
+    struct link_plan links;
+};
+
+static bool make_parts(struct worker *w, struct gateway_config *cfg, struct parts *p,
+                       struct buf *why)
+{
+    *p = (struct parts){.tls = make_tls(cfg, why)};
+    bool planned = link_plan_make(&p->links, cfg, why);
+    p->resolver = p->tls != NULL && planned ? make_resolver(w, cfg, why) : NULL;
+    if (p->resolver != NULL && open_world(w, cfg, why))
+        return true;
+    if (p->resolver != NULL)
+        resolver_close(p->resolver);
+    if (planned)
+        link_plan_free(&p->links);
+    tls_ctx_unref(p->tls);
+    return false;
+}
+
+static void change_resolver(struct worker *w, struct resolver *resolver, bool changed)
+{
+    struct resolver *unused = resolver;
+    if (changed) {
+        /* Lookups under way end with their resolver and are asked again. */
+        peer_forget_lookups(&w->world);
+        unused = w->resolver;
+        w->resolver = resolver;
+    }
+    resolver_close(unused);
+}
+
 bool worker_reload(struct worker *w, struct gateway_config *cfg, struct buf *why)
 {
-    struct tls_ctx *tls = make_tls(cfg, why);
-    struct resolver *resolver = tls ? make_resolver(w, cfg, why) : NULL;
-    if (resolver == NULL || !accept_open(w, cfg, why)) {
-        if (resolver != NULL)
-            resolver_close(resolver);
-        tls_ctx_unref(tls);
+    struct parts parts;
+    if (!make_parts(w, cfg, &parts, why))
         return false;
-    }
     tell_warnings(w, why);
     struct reload r = {.w = w};
     size_t changes = gateway_config_diff(w->cfg, cfg, on_change, &r);
     struct gateway_config *old = w->cfg;
     tell_about_files(w, cfg);
-    if (r.dns) {
-        /* Lookups under way end with their resolver and are asked again. */
-        peer_forget_lookups(w);
-        resolver_close(w->resolver);
-        w->resolver = resolver;
-    } else {
-        resolver_close(resolver);
-    }
-    adopt(w, cfg, tls);
-    link_reload(w, r.link);
+    change_resolver(w, parts.resolver, r.dns);
+    adopt(w, cfg, parts.tls);
+    if (!link_apply(w, &parts.links, is_changed, &r, why))
+        log_ev(&w->ctx, LOG_ERROR, "link.listen.failed", KV_S("msg", str_trim(buf_view(why))));
+    buf_clear(why);
     if (r.federation && !cfg->federation)
-        accept_close(w);
+        accept_close(&w->world);
     gateway_config_unref(old);
     report_reloaded(&w->ctx, cfg->file, changes);
     return true;
@@ -211,20 +269,16 @@ static void on_drain_timer(struct timer *t)
     worker_drain_now(CONTAINER_OF(t, struct worker, drain_timer));
 }
 
-static bool streams_gone(const struct worker *w)
-{
-    return w->in_unproven.count + w->in_proven.count == 0 && w->out.count == 0;
-}
-
 static void on_drain_check(struct loop_task *t)
 {
     struct worker *w = CONTAINER_OF(t, struct worker, drain_check);
-    if (!w->draining || !streams_gone(w))
+    if (!w->draining || !front_quiet(&w->world))
         return;
-    /* The link goes last: the bounces of everything else pass through it. */
-    if (!w->link.stopping)
+    /* The links go last: the bounces of everything else pass through them. */
+    if (!w->links_draining)
         link_drain(w, false);
-    if (w->link_sessions > 0 || w->drained == NULL)
+    w->links_draining = true;
+    if (!link_quiet(w) || w->drained == NULL)
         return;
     void (*drained)(void *arg) = w->drained;
     w->drained = NULL;
@@ -249,35 +303,33 @@ void worker_drain(struct worker *w, void (*drained)(void *arg), void *arg)
     w->drain_timer.fire = on_drain_timer;
     loop_timer_set(&w->loop, &w->drain_timer, w->cfg->timeouts.drain);
     log_ev(&w->ctx, LOG_NOTICE, "gateway.draining",
-           KV_I("streams_in", w->in_unproven.count + w->in_proven.count),
-           KV_I("streams_out", w->out.count), KV_I("queued", w->outq.count));
-    accept_close(w);
-    link_bounce_held(w); /* while there still are streams to answer on */
-    peer_drain(w, false);
-    accept_drain(w, false);
+           KV_I("streams_in", w->world.in_unproven.count + w->world.in_proven.count),
+           KV_I("streams_out", w->world.out.count), KV_I("queued", w->world.outq.count));
+    accept_close(&w->world);
+    hold_fail_all(w); /* while there still are streams to answer on */
+    front_drain(&w->world, false);
     worker_check_drained(w);
 }
 
 void worker_drain_now(struct worker *w)
 {
-    accept_close(w);
-    accept_drain(w, true);
-    peer_drain(w, true);
+    front_drain(&w->world, true);
     link_drain(w, true);
+    w->links_draining = true;
     worker_check_drained(w);
 }
 
 void worker_close(struct worker *w)
 {
-    accept_close(w);
-    peer_free_all(w);
+    front_close(&w->world);
     link_close(w);
+    loop_unpost(&w->loop, &w->hold.sweep);
     loop_timer_clear(&w->loop, &w->drain_timer);
     if (w->resolver != NULL)
         resolver_close(w->resolver);
     w->resolver = NULL;
     loop_close(&w->loop);
-    tls_ctx_unref(w->tls);
+    alarms_free(&w->alarms);
     gateway_config_unref(w->cfg);
     digest_wipe(w->random_secret, sizeof w->random_secret);
 }
@@ -295,21 +347,28 @@ static void dump_books(struct worker *w, const char *dir, struct books b)
                                : "WRONG"));
 }
 
-void worker_dump(struct worker *w)
+static void dump_peers(const struct worker *w)
 {
-    w->n.outward.waiting = w->outq.count;
-    w->n.inward.waiting = w->link.hold_limits.count;
-    dump_books(w, "in", w->n.inward);
-    dump_books(w, "out", w->n.outward);
-    log_ev(&w->ctx, LOG_NOTICE, "state.streams", KV_I("in_unproven", w->in_unproven.count),
-           KV_I("in_proven", w->in_proven.count), KV_I("out", w->out.count),
-           KV_I("peers", HASH_COUNT(w->peers)), KV_C("link", w->link.up ? "up" : "down"),
-           KV_I("log_lines_dropped", log_lines_dropped(w->log)));
     struct peer *p, *next;
-    HASH_ITER(hh, w->peers, p, next)
+    HASH_ITER(hh, w->world.peers, p, next)
     {
         log_ev(&w->ctx, LOG_NOTICE, "state.peer", KV_C("peer", p->domain),
                KV_C("state", remote_state_name(remote_state_of(p->remote))),
                KV_I("queued", remote_queued(p->remote)), KV_I("sid", p->out ? p->out->sid : 0));
     }
+}
+
+void worker_dump(struct worker *w)
+{
+    const struct front *f = &w->world;
+    w->n.outward.waiting = f->outq.count;
+    w->n.inward.waiting = w->hold.items.count + link_queued(w);
+    dump_books(w, "in", w->n.inward);
+    dump_books(w, "out", w->n.outward);
+    log_ev(&w->ctx, LOG_NOTICE, "state.streams", KV_I("in_unproven", f->in_unproven.count),
+           KV_I("in_proven", f->in_proven.count), KV_I("out", f->out.count),
+           KV_I("peers", HASH_COUNT(f->peers)),
+           KV_I("log_lines_dropped", log_lines_dropped(w->log)));
+    link_dump(w);
+    dump_peers(w);
 }

@@ -1,29 +1,39 @@
 /* A worker: one event loop and everything that lives on it. Several may run in one process later;
  * nothing here is shared, and there are no globals.
  *
- *   accept.c   incoming streams            peer.c    one remote domain: resolve, dial, stream
- *   link.c     the inside link             switch.c  which stanza goes where, bounces, the books
+ *   front.c    one side for server-to-server streams: the world, or the inside of an s2s link
+ *   accept.c   its incoming streams        peer.c    one remote domain of it: resolve, dial, stream
+ *   link.c     the links to the inside     line.c    the streams of one     kit.c  what they run on
+ *   hold.c     which link takes a stanza, and what waits while none is up
+ *   switch.c   which stanza goes where, bounces, the books
  *   worker.c   creation, reload, drain
  *
- * Ownership: the worker owns the configuration snapshot and all sessions borrow it; a reload swaps
- * it for all of them before anything else happens. */
+ * Ownership: the worker owns the configuration snapshot and the streams of its fronts borrow it; a
+ * reload swaps it for all of them before anything else happens. The streams of a link keep the kit
+ * (and so the snapshot) that they were made with. */
 #ifndef GATEWAY_WORKER_H
 #define GATEWAY_WORKER_H
 
 #include "config/gateway.h"
 #include "core/base/table.h"
+#include "core/daemon/alarm.h"
 #include "core/net/addr.h"
 #include "core/net/connect.h"
 #include "core/net/listen.h"
+#include "core/net/redial.h"
 #include "core/net/session.h"
 #include "dns/resolver.h"
 #include "gateway/counters.h"
+#include "gateway/policy/side.h"
 #include "gateway/proto/dialback.h"
 #include "gateway/proto/s2s_in.h"
 #include "gateway/proto/s2s_out.h"
+#include "gateway/route/inward.h"
 #include "gateway/route/outq.h"
 #include "gateway/route/remote.h"
+#include "xcp/jabberd2.h"
 #include "xcp/link_client.h"
+#include "xcp/trust.h"
 
 struct worker;
 
@@ -31,15 +41,20 @@ enum { PAIR_TEXT = 2 * DOMAIN_MAX + 2 };
 /* How long a closed stream waits for its peer to close the connection too; when we stop: less. */
 enum { LINGER_MS = 5000, DRAIN_LINGER_MS = 500 };
 
+struct front;
+struct link;
+
 /* An incoming stream. */
 struct in_session {
     struct session s; /* first */
     struct s2s_in m;
     struct worker *w;
+    struct front *front;
+    struct link_kit *kit; /* NULL: of the world */
     uint32_t sid;
     UT_hash_handle hh;     /* worker.in_by_sid */
-    struct list_node node; /* worker.in_unproven or worker.in_proven */
-    bool paused;           /* by the link's back-pressure */
+    struct list_node node; /* front.in_unproven or front.in_proven */
+    uint64_t full_links;   /* bit i: paused because link i takes no more */
     bool full;             /* paused until the peer reads our answers */
     uint32_t asking;       /* keys of this stream that are being verified */
     uint64_t stanzas;
@@ -63,21 +78,26 @@ struct out_session {
     struct session s; /* first */
     struct s2s_out m;
     struct worker *w;
-    struct peer *peer; /* NULL: detached, only finishing */
+    struct front *front;
+    struct link_kit *kit; /* NULL: to the world */
+    struct peer *peer;    /* NULL: detached, only finishing */
     uint32_t sid;
-    struct list_node node;         /* worker.out */
+    struct list_node node;         /* front.out */
     enum s2s_out_state last_state; /* before the present step: where a failure happened */
     uint64_t stanzas;
     char addr[ENDPOINT_TEXT];
     char pair[PAIR_TEXT];
 };
 
-/* One remote domain and what is under way for it. */
+/* One remote domain and what is under way for it. Towards the inside, where each stream speaks for
+ * one foreign domain (and may have to show its certificate), there is one for each pair. */
 struct peer {
     struct worker *w;
+    struct front *front;
     struct remote *remote;
-    char domain[DOMAIN_MAX + 1];
-    UT_hash_handle hh; /* worker.peers */
+    char domain[DOMAIN_MAX + 1]; /* of the other side */
+    char key[PAIR_TEXT];         /* the domain, or the pair */
+    UT_hash_handle hh;           /* front.peers, by key */
     struct loop_task kick;
     struct timer timer;
     struct dns_query *query;
@@ -91,25 +111,108 @@ struct peer {
     uint64_t started;           /* ms: first dial of this attempt */
 };
 
-/* The inside link. */
+/* One side of the gateway on which servers talk to it. */
+struct front {
+    struct worker *w;
+    struct link *link; /* NULL: the world */
+    struct side side;  /* how the machines see it */
+    struct tls_ctx *tls;
+    struct listener **listeners;
+    size_t nlisteners;
+    bool listening, draining;
+    struct list in_unproven, in_proven; /* oldest first */
+    struct source *sources;
+    struct list out;
+    struct peer *peers;
+    struct outq_limits outq;
+    struct remote_settings remote_settings;
+};
+
+/* ---- links ---- */
+
+/* What the streams of a link run on: made of one snapshot and the files it names; ref-counted. */
+struct link_kit {
+    unsigned refs;
+    struct gateway_config *cfg;
+    const struct cfg_link *c;
+    struct tls_ctx *tls; /* NULL: the link knows no TLS */
+    struct link_trust trust;
+    struct key_hash *store, *authlist;
+};
+
+/* A stream that a link has, or wants to have: one, or one for each listed partner. */
+struct line {
+    struct link *link;
+    char name[DOMAIN_MAX + 1]; /* to join as */
+    const char *partner;       /* the only remote domain; NULL: all. Of the kit */
+    struct redial redial;
+    struct link_session *session; /* up, or being set up by dialling; NULL: none */
+    bool up;
+    uint64_t since; /* ms: of up or down */
+    struct timer hold_timer;
+    char label[2 * DOMAIN_MAX]; /* for logs and alarms: "core", "core/partner.test" */
+};
+
+enum link_direction { LINK_IN, LINK_OUT }; /* from the inside, to it */
+
+struct link_traffic {
+    uint64_t count, bytes, last_ms;
+};
+
 struct link {
     struct worker *w;
-    struct link_session *session; /* NULL: not connected */
-    struct connect *dialling;
-    struct timer retry, hold_timer;
-    unsigned failures;
-    bool up, stopping, refused;
-    uint64_t down_since;
-    struct outq hold; /* towards the inside, while it is down */
-    struct outq_limits hold_limits;
+    struct link_kit *kit;
+    size_t index; /* in the present snapshot */
+    struct line *lines;
+    size_t nlines;
+    struct listener **listeners; /* transport accept */
+    size_t nlisteners;
+    struct front *front;      /* protocol s2s; it has no lines then */
+    size_t sessions, pending; /* alive; of these accepted and not proven yet */
+    bool proven;              /* peer_name has joined by password */
+    bool stopping, gone;
+    struct list_node leaving;          /* worker.leaving */
+    bool full;                         /* a line is above limits.link_high */
+    struct link_traffic traffic[2][3]; /* by direction and enum stanza_kind */
 };
 
 struct link_session {
     struct session s; /* first */
-    struct link_client m;
+    union {
+        struct link_client client;
+        struct jabberd2 jabberd2;
+    } m;
     struct worker *w;
+    struct link *link; /* lives until its last session is closed */
+    struct link_kit *kit;
+    struct line *line; /* NULL: detached, only finishing */
+    bool accepted, pending, ready;
     uint32_t sid;
     char addr[ENDPOINT_TEXT];
+};
+
+/* A stanza that waits for a link. */
+struct held {
+    struct list_node node;
+    struct span stanza; /* a copy of its own */
+    enum content_ns content;
+    uint32_t sender;
+    uint64_t since;
+    char pair[PAIR_TEXT]; /* "local\0remote" */
+};
+
+struct hold {
+    struct loop_task sweep;
+    struct list items;
+    size_t bytes;
+};
+
+/* Where a stanza for the inside goes now. Names are borrowed. */
+struct way {
+    struct inward_key key;
+    struct inward_line line;
+    bool up;                 /* else it waits */
+    enum content_ns content; /* the form that it needs */
 };
 
 struct worker {
@@ -117,30 +220,25 @@ struct worker {
     struct log *log;
     struct log_ctx ctx; /* plain lines of the worker */
     struct gateway_config *cfg;
-    struct tls_ctx *tls;
+    struct alarms alarms;
     struct dialback_secrets secrets;
     char random_secret[65]; /* when no secret_file is configured */
     struct resolver *resolver;
-    struct listener **listeners;
-    size_t nlisteners;
-    bool listening, draining;
+    bool draining, links_draining;
     struct timer drain_timer;
     void (*drained)(void *arg); /* all sessions are gone */
     void *drained_arg;
     struct loop_task drain_check;
 
-    struct in_session *in_by_sid;
-    struct list in_unproven, in_proven; /* oldest first */
-    struct source *sources;
-    struct list out;
-    struct peer *peers;
-    struct link link;
-    bool in_paused; /* reading from proven streams is paused for the link */
-
-    size_t link_sessions; /* the present one and those that are closing */
+    struct front world;
+    struct in_session *in_by_sid; /* of all fronts */
+    struct inward *inward;
+    struct link **links; /* by index of the snapshot */
+    size_t nlinks;
+    struct list leaving; /* links that are configured no more and have sessions left */
+    struct hold hold;
+    size_t link_sessions; /* of all links */
     struct framer_limits limits_unproven, limits_proven, limits_link;
-    struct outq_limits outq;
-    struct remote_settings remote_settings;
     struct counters n;
     uint32_t next_sid;
 };
@@ -162,42 +260,113 @@ void worker_dump(struct worker *w);           /* state into the log */
 uint32_t worker_sid(struct worker *w);        /* never 0, never used again */
 bool worker_own_address(const struct ip *ip); /* of an interface of this host, or loopback */
 
+/* ---- front.c ---- */
+/* Wires a zeroed front. `tls` is taken over. */
+void front_init(struct front *f, struct worker *w, struct link *link, struct tls_ctx *tls);
+/* A new snapshot: its streams hear of it, its limits change. `tls` is taken over. */
+void front_adopt(struct front *f, struct link *link, struct tls_ctx *tls);
+void front_set_limits(struct front *f);
+bool front_quiet(const struct front *f); /* no stream is left */
+struct books *front_books(struct front *f);
+void front_drain(struct front *f, bool now);
+void front_close(struct front *f); /* frees everything; its streams are gone */
+/* A stanza of ours for the other side of this front that failed. */
+void front_failed(struct front *f, struct span stanza, const char *condition, struct str text);
+
 /* ---- accept.c ---- */
-/* Listens as `cfg` says, unless it does already or federation is off. */
-bool accept_open(struct worker *w, const struct gateway_config *cfg, struct buf *why);
-void accept_close(struct worker *w);
+/* Listens at these addresses ("address:port"), unless it does already. */
+bool accept_open(struct front *f, char *const *at, size_t n, struct buf *why);
+void accept_close(struct front *f);
 void accept_verdict(struct worker *w, uint32_t sid, uint32_t ticket, enum verdict v,
                     struct str text);
-void accept_policy_changed(struct worker *w);
-void accept_drain(struct worker *w, bool now);
-void accept_pause(struct worker *w); /* the link is full */
-void accept_resume(struct worker *w);
+void accept_policy_changed(struct front *f);
+void accept_drain(struct front *f, bool now);
+/* Link `index` is full: the streams that feed it are not read; or it has room again. */
+void accept_pause(struct front *f, size_t index);
+void accept_resume(struct front *f, size_t index);
 
 /* ---- peer.c ---- */
 /* NULL: out of memory or too many. `local` is the domain on whose behalf it is needed. */
-struct peer *peer_get(struct worker *w, struct str remote, struct str local);
-struct peer *peer_find(struct worker *w, struct str remote);
+struct peer *peer_get(struct front *f, struct str remote, struct str local);
 void peer_kick(struct peer *p);
-/* Hands a stanza (ours to give: retained) to the stream at once; false: it has to wait. */
-bool peer_send_now(struct peer *p, struct str local, struct span *stanza);
-void peer_policy_changed(struct worker *w);
-void peer_forget_lookups(struct worker *w); /* the resolver goes: fails what it has under way */
-void peer_drain(struct worker *w, bool now);
-void peer_free_all(struct worker *w);
+/* Sends or queues; condition NULL: it is on its way. Takes the reference over in every case. */
+struct remote_refusal peer_deliver(struct front *f, struct span stanza, struct str local,
+                                   struct str remote);
+/* An unsent stanza of a stream that ended: back to the head of its queue. False: no room. */
+bool peer_unsent(struct front *f, struct str stanza, struct str local, struct str remote);
+void peer_policy_changed(struct front *f);
+void peer_forget_lookups(struct front *f); /* the resolver goes: fails what it has under way */
+void peer_drain(struct front *f, bool now);
+void peer_free_all(struct front *f);
+
+/* ---- kit.c ---- */
+/* NULL: `why` holds lines for the operator. */
+struct link_kit *link_kit_new(struct gateway_config *cfg, size_t index, struct buf *why);
+struct link_kit *link_kit_ref(struct link_kit *k);
+void link_kit_unref(struct link_kit *k);
+/* TLS contexts of an s2s link: those of its kit and of certificates_dir. */
+struct tls_ctx *link_kit_front_tls(const struct link_kit *k, struct buf *why);
+/* proven_file: does it say that peer_name has joined by password? Writes that; false: it cannot. */
+bool link_kit_read_proven(const struct link_kit *k);
+bool link_kit_write_proven(const struct link_kit *k);
 
 /* ---- link.c ---- */
-void link_open(struct worker *w);
-void link_send(struct worker *w, struct span stanza); /* takes the reference over */
-void link_reload(struct worker *w, bool changed);     /* changed: the link's own settings */
-void link_bounce_held(struct worker *w); /* what waits for the inside will wait in vain */
+/* Everything that a snapshot needs of links, made before anything is changed. */
+struct link_plan {
+    struct inward *inward;
+    struct link_kit **kits;
+    struct tls_ctx **fronts; /* of s2s links */
+    size_t n;
+};
+bool link_plan_make(struct link_plan *p, struct gateway_config *cfg, struct buf *why);
+void link_plan_free(struct link_plan *p);
+/* Starts, changes and stops links so that they are those of the plan, which is used up. `changed`
+ * says of a link by its name whether its settings differ from before. False: a listener could not
+ * be had (`why`); the rest stands. */
+bool link_apply(struct worker *w, struct link_plan *p, bool (*changed)(void *arg, const char *name),
+                void *arg, struct buf *why);
 void link_drain(struct worker *w, bool now);
-void link_close(struct worker *w); /* frees what is left */
+bool link_quiet(const struct worker *w);    /* no session and no stream of an s2s link is left */
+void link_close(struct worker *w);          /* frees what is left */
+size_t link_queued(const struct worker *w); /* stanzas in the queues of s2s links */
+void link_dump(struct worker *w);
+void link_free_if_gone(struct link *k);
+bool link_address(struct worker *w, const struct endpoint *e); /* an end of some link */
+void link_count(struct link *k, enum link_direction d, enum stanza_kind kind, size_t bytes);
+
+/* ---- line.c ---- */
+void line_init(struct line *l, struct link *k, size_t index);
+void line_dial(struct line *l); /* transport dial: from here on it keeps itself connected */
+void line_accept(struct link *k, uv_tcp_t *tcp);
+/* Takes the reference over; false: it was not taken, and is still the caller's. */
+bool line_send(struct line *l, struct span stanza, struct str local);
+/* Nothing new goes out on it; its stream is closed in good order. */
+void line_leave(struct line *l, const char *why);
+void line_stop(struct line *l, bool now);
+bool line_serves(const struct line *l, struct str local); /* up, and reaches the domain */
+
+/* ---- hold.c ---- */
+/* `from` is the sender's address, as written. */
+struct way way_inside(struct worker *w, struct str local, struct str remote, struct str from);
+/* Sends, holds or fails; takes the reference over. The stanza is in the way's form. */
+void hold_send(struct worker *w, const struct way *way, struct span stanza);
+/* To this very line, or nowhere: what its own end asked us. */
+void hold_reply(struct worker *w, struct line *l, struct span stanza, struct str local);
+/* A link came up, went down or has waited long enough: sends what can go, fails what is too old. */
+void hold_sweep(struct worker *w);
+void hold_init(struct worker *w);
+void hold_fail_all(struct worker *w);
+/* Unsent stanzas of a line, oldest first, before anything that came later. */
+void hold_take_back(struct worker *w, struct list *items); /* of struct held */
+struct held *held_new(struct span stanza, enum content_ns content, struct str local,
+                      struct str remote, uint32_t sender, uint64_t since);
+void held_free(struct held *h);
 
 /* ---- switch.c ---- */
 /* A stanza from a remote server whose pair is proven. */
 void switch_inward(struct worker *w, const struct stanza *st, struct str local, struct str remote);
-/* A stanza from the inside. */
-void switch_outward(struct worker *w, const struct stanza *st);
+/* A stanza from the inside. `line` NULL: by a stream of the s2s link. */
+void switch_outward(struct link *k, struct line *l, const struct stanza *st);
 /* Answers a stanza from a remote server with an error (or drops it). */
 void switch_bounce_inward(struct worker *w, const struct stanza *st, struct str local,
                           struct str remote, const char *type, const char *condition,
@@ -208,9 +377,24 @@ void switch_answer_inside(struct worker *w, const struct stanza *st, const char 
 /* A stanza that was on its way and failed: bytes as we would have written them. */
 void switch_failed_outward(struct worker *w, struct span stanza, const char *condition,
                            struct str text);
-void switch_failed_inward(struct worker *w, struct span stanza, const char *condition,
-                          const char *text);
+/* A stanza of ours that the inside's router gave back. */
+void switch_undelivered(struct worker *w, const struct stanza *st, const struct gw_action *a);
+void switch_failed_inward(struct worker *w, struct span stanza, enum content_ns content,
+                          const char *condition, struct str text);
 /* An unsent stanza of an outgoing stream: back to its pair's queue. */
-void switch_requeue_outward(struct worker *w, struct span stanza);
+void switch_requeue(struct front *f, struct span stanza);
+
+/* A stanza of which only the bytes are left, read again. */
+struct reread {
+    struct framer *framer;
+    struct framer_event ev;      /* its stanza; borrowed from the framer */
+    struct domain local, remote; /* of from and to, or the other way round (inward) */
+};
+/* False: it is none (cannot be) or memory ran out; nothing needs to be freed then. */
+bool switch_reread(struct reread *r, struct span stanza, enum content_ns content, bool inward);
+void switch_reread_free(struct reread *r);
+/* The same stanza in another content namespace; takes the reference over. chunk NULL: no memory. */
+struct span switch_translate(struct span stanza, enum content_ns from, enum content_ns to,
+                             bool inward);
 
 #endif

@@ -44,3 +44,13 @@ bool addr_from_endpoint(const struct endpoint *e, struct sockaddr_storage *out)
     memcpy(out, &in6, sizeof in6);
     return true;
 }
+
+struct endpoint addr_of_peer(const uv_tcp_t *tcp)
+{
+    struct sockaddr_storage sa;
+    struct endpoint e = {0};
+    int len = sizeof sa;
+    if (uv_tcp_getpeername(tcp, (struct sockaddr *)&sa, &len) == 0)
+        addr_to_endpoint((struct sockaddr *)&sa, &e);
+    return e;
+}

@@ -7,13 +7,20 @@
  * `from`       not a local domain                  a local domain of this link
  * pair         policy_pair                         always: policy is applied to the stanza, so that
  *                                                  users get a stanza error instead of silence
- * mode         policy_security of the remote       security_mode of the link
- * trust        dialback                            dialback, or at once: the address is in
- *                                                  `trusted`, or (auth tls) by the certificate
+ * mode         policy_security of the remote       security_mode of the link; auth tls:
+ * tls-required trust        dialback                            dialback, or at once: the address
+ * is in `trusted`, or (auth tls) by the certificate
+ *
+ * A local domain is of a link when the link lists it, lists a domain above it that owns its name
+ * (`subdomains`), or lists none.
  *
  * In both cases `local` is the name that we answer for on the stream and `remote` that of the peer:
  * on the inside, `local` is foreign to the organisation and `remote` belongs to it. Pure; borrows
- * the configuration. */
+ * the configuration.
+ *
+ * Streams borrow their side. A reload changes cfg and link in it, in place, and then every stream
+ * is told EV_POLICY_CHANGED. A side never turns round: the streams of a link that is no more have
+ * ended before its `link` would become NULL. */
 #ifndef GATEWAY_POLICY_SIDE_H
 #define GATEWAY_POLICY_SIDE_H
 

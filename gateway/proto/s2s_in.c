@@ -4,13 +4,13 @@
 #include "core/stream/bounce.h"
 #include "core/xml/ns.h"
 #include "core/xml/writer.h"
-#include "gateway/policy/policy.h"
+#include "gateway/proto/judge.h"
 
 enum { ASKED_US_LINGER_MS = 3000, ANSWER_MARGIN_MS = 2000 };
 
 #define TO(s) (1u << S2S_IN_##s)
 const machine_edges s2s_in_edges[S2S_IN_STATE_COUNT] = {
-    [S2S_IN_ACCEPTED] = TO(CLEAR) | TO(RESTING),
+    [S2S_IN_ACCEPTED] = TO(CLEAR) | TO(TLS_HEADER) | TO(RESTING),
     [S2S_IN_CLEAR] = TO(HANDSHAKE) | TO(CLOSING) | TO(RESTING),
     [S2S_IN_HANDSHAKE] = TO(TLS_HEADER) | TO(RESTING),
     [S2S_IN_TLS_HEADER] = TO(SECURE) | TO(RESTING),
@@ -30,12 +30,12 @@ const char *s2s_in_state_name(enum s2s_in_state s)
     return names[s];
 }
 
-void s2s_in_init(struct s2s_in *m, const struct gateway_config *cfg,
-                 const struct dialback_secrets *secrets, const struct env *env)
+void s2s_in_init(struct s2s_in *m, const struct side *side, const struct dialback_secrets *secrets,
+                 const struct env *env)
 {
-    *m = (struct s2s_in){.state = S2S_IN_ACCEPTED, .cfg = cfg, .secrets = secrets, .env = env};
+    *m = (struct s2s_in){.state = S2S_IN_ACCEPTED, .side = side, .secrets = secrets, .env = env};
     m->next_ticket = 1;
-    authz_init(&m->authz, cfg->limits.pairs_per_stream);
+    authz_init(&m->authz, side->cfg->limits.pairs_per_stream);
 }
 
 static void forget_header(struct s2s_in *m)
@@ -51,12 +51,6 @@ void s2s_in_free(struct s2s_in *m)
 {
     forget_header(m);
     authz_free(&m->authz);
-}
-
-void s2s_in_set_config(struct s2s_in *m, const struct gateway_config *cfg)
-{
-    m->cfg = cfg;
-    m->authz.max = cfg->limits.pairs_per_stream;
 }
 
 static bool set_state(struct s2s_in *m, enum s2s_in_state to)
@@ -87,15 +81,18 @@ static bool send_header(struct s2s_in *m, struct gw_actions *out, struct str fro
     return true;
 }
 
-static void send_error(struct gw_actions *out, const char *condition, const char *text)
+/* When no header was sent yet, one is sent first (4.9.1.1). `text` is static. */
+static void end_with_error(struct s2s_in *m, struct gw_actions *out, enum end_reason reason,
+                           const char *condition, const char *text)
 {
-    size_t begin = gw_send_begin(out);
-    stream_write_error(&out->text, condition, text);
-    gw_send_end(out, begin);
-    gw_log(out, LOG_NOTICE, "s2s.refused", KV_C("reason", condition), KV_C("msg", text));
+    if (!m->header_sent && !send_header(m, out, str_c(m->to), str_c(m->from), true)) {
+        rest(m, out, END_NO_MEMORY, true);
+        return;
+    }
+    gw_send_error(out, condition, text, LOG_NOTICE, "s2s.refused");
+    rest(m, out, reason, false);
 }
 
-/* A stream error ends the stream; when no header was sent yet, one is sent first (4.9.1.1). */
 static void refuse(struct s2s_in *m, struct gw_actions *out, const char *condition,
                    const char *text)
 {
@@ -107,12 +104,7 @@ static void refuse(struct s2s_in *m, struct gw_actions *out, const char *conditi
         rest(m, out, m->reason, false);
         return;
     }
-    if (!m->header_sent && !send_header(m, out, str_c(m->to), str_c(m->from), true)) {
-        rest(m, out, END_NO_MEMORY, true);
-        return;
-    }
-    send_error(out, condition, text);
-    rest(m, out, END_STREAM_ERROR_SENT, false);
+    end_with_error(m, out, END_STREAM_ERROR_SENT, condition, text);
 }
 
 /* Our side of the stream ends now, by a closing tag or, with a condition, by a stream error; what
@@ -126,13 +118,13 @@ static void close_gracefully(struct s2s_in *m, struct gw_actions *out, enum end_
     }
     m->reason = reason;
     if (condition != NULL)
-        send_error(out, condition, text);
+        gw_send_error(out, condition, text, LOG_NOTICE, "s2s.refused");
     else
         gw_send(out, STREAM_CLOSE_TAG);
     gw_timer_clear(out, TIMER_SETUP);
     gw_timer_clear(out, TIMER_KEEPALIVE);
     gw_timer_clear(out, TIMER_ASKED);
-    gw_timer_set(out, TIMER_STATE, m->cfg->timeouts.close);
+    gw_timer_set(out, TIMER_STATE, m->side->cfg->timeouts.close);
 }
 
 /* ---- header ---------------------------------------------------------------------------------- */
@@ -156,16 +148,19 @@ static const char *check_header(struct s2s_in *m, const struct stream_header *h,
         *text = "the stream header's from or to is not a domain name";
         return "improper-addressing";
     }
-    if (m->local != NULL && gateway_config_domain(m->cfg, str_c(m->local)) == NULL) {
-        *text = "this server does not serve the domain in the stream header's to";
+    bool inside = m->side->link != NULL;
+    if (m->local != NULL && !side_serves(m->side, str_c(m->local))) {
+        *text = inside ? "the domain in the stream header's to is a local one: not by this way"
+                       : "this server does not serve the domain in the stream header's to";
         return "host-unknown";
     }
-    if (m->remote != NULL && gateway_config_domain(m->cfg, str_c(m->remote)) != NULL) {
-        *text = "the stream header's from is a domain of ours";
+    if (m->remote != NULL && !side_admits(m->side, str_c(m->remote))) {
+        *text = inside ? "the stream header's from is not a local domain of this link"
+                       : "the stream header's from is a domain of ours";
         return "invalid-from";
     }
     if (m->remote != NULL && m->local != NULL) {
-        struct policy_decision d = policy_pair(m->cfg, str_c(m->local), str_c(m->remote));
+        struct policy_decision d = side_pair(m->side, str_c(m->local), str_c(m->remote));
         if (d.verdict != POLICY_ALLOW) {
             *text = d.rule;
             return "policy-violation";
@@ -176,7 +171,7 @@ static const char *check_header(struct s2s_in *m, const struct stream_header *h,
 
 static enum security_mode mode_of(const struct s2s_in *m, const char *remote)
 {
-    return policy_security(m->cfg, remote ? str_c(remote) : STR_NONE);
+    return side_security(m->side, str_c(remote));
 }
 
 static void send_features(struct s2s_in *m, struct gw_actions *out)
@@ -229,8 +224,11 @@ static void on_header(struct s2s_in *m, const struct gw_event *ev, struct gw_act
         refuse(m, out, "policy-violation", "TLS is required and needs a version 1.0 stream");
         return;
     }
-    if (m->encrypted && mode_of(m, m->remote) == SECURITY_NO_TLS) { /* since the handshake began */
-        refuse(m, out, "reset", "the security mode has changed");
+    if (m->encrypted && mode_of(m, m->remote) == SECURITY_NO_TLS) {
+        if (m->direct_tls)
+            refuse(m, out, "policy-violation", "TLS is switched off here");
+        else /* since the handshake began */
+            refuse(m, out, "reset", "the security mode has changed");
         return;
     }
     set_state(m, m->encrypted ? S2S_IN_SECURE : S2S_IN_CLEAR);
@@ -241,7 +239,7 @@ static void on_header(struct s2s_in *m, const struct gw_event *ev, struct gw_act
         send_features(m, out);
 }
 
-/* ---- STARTTLS -------------------------------------------------------------------------------- */
+/* ---- TLS ------------------------------------------------------------------------------------- */
 
 static bool authorised(const struct s2s_in *m)
 {
@@ -263,7 +261,7 @@ static void on_starttls(struct s2s_in *m, uint64_t now, struct gw_actions *out)
     gw_send(out, "<proceed xmlns='" NS_TLS "'/>");
     if (authorised(m)) { /* it has to prove itself anew, and has as long as a stranger */
         gw_timer_clear(out, TIMER_KEEPALIVE);
-        gw_timer_set(out, TIMER_SETUP, m->cfg->timeouts.auth);
+        gw_timer_set(out, TIMER_SETUP, m->side->cfg->timeouts.auth);
         m->opened_ms = now;
     }
     authz_free(&m->authz); /* also the open questions: their verdicts find no entry any more */
@@ -273,17 +271,30 @@ static void on_starttls(struct s2s_in *m, uint64_t now, struct gw_actions *out)
     gw_act(out, ACT_TLS_START);
 }
 
+/* Not one element is read from a peer that the link does not know. */
+static void check_certificate(struct s2s_in *m, const struct tls_peer *t, struct gw_actions *out)
+{
+    m->verdict = judge_certificate(m->trust, t, out);
+    m->judged = true;
+    if (!trust_ok(m->verdict))
+        end_with_error(m, out, END_UNTRUSTED, "not-authorized", trust_reason_text(m->verdict));
+}
+
 static void on_tls_up(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
 {
+    bool direct = m->state == S2S_IN_ACCEPTED;
     if (!set_state(m, S2S_IN_TLS_HEADER))
         return;
     const struct tls_peer *t = ev->u.tls;
     m->encrypted = true;
+    m->direct_tls = direct;
     gw_log(out, LOG_INFO, "tls.up", KV_C("tls", t->protocol), KV_C("cipher", t->cipher),
            KV_C("certificate", !t->has_certificate ? "none"
                                : t->chain_ok       ? "trusted"
                                                    : "untrusted"),
            KV_S("msg", t->why[0] ? str_c(t->why) : STR_NONE));
+    if (m->trust != NULL && !m->trusted_address)
+        check_certificate(m, t, out);
 }
 
 /* ---- dialback, receiving role ---------------------------------------------------------------- */
@@ -323,10 +334,10 @@ static void watch_dialback_only(struct s2s_in *m, struct gw_actions *out)
 /* The answer must be there in time for us to pass it on before the stream's own deadline. */
 static uint64_t time_to_ask(const struct s2s_in *m, uint64_t now)
 {
-    uint64_t within = m->cfg->dialback.timeout;
+    uint64_t within = m->side->cfg->dialback.timeout;
     if (authorised(m))
         return within;
-    uint64_t auth = m->cfg->timeouts.auth, end = m->opened_ms + auth;
+    uint64_t auth = m->side->cfg->timeouts.auth, end = m->opened_ms + auth;
     uint64_t margin = auth / 4 < ANSWER_MARGIN_MS ? auth / 4 : ANSWER_MARGIN_MS;
     uint64_t left = end > now + margin ? end - now - margin : 1;
     return left < within ? left : within;
@@ -353,11 +364,11 @@ static const char *check_request(const struct s2s_in *m, const struct dialback_e
         !domain_prepare(e->to, &out->local) || e->key.n == 0)
         return "bad-request";
     struct str remote = str_c(out->remote.ascii), local = str_c(out->local.ascii);
-    if (gateway_config_domain(m->cfg, local) == NULL)
+    if (!side_serves(m->side, local))
         return "item-not-found";
-    if (gateway_config_domain(m->cfg, remote) != NULL)
+    if (!side_admits(m->side, remote))
         return "not-allowed";
-    switch (policy_pair(m->cfg, local, remote).verdict) {
+    switch (side_pair(m->side, local, remote).verdict) {
     case POLICY_ALLOW:
         break;
     case POLICY_DENY:
@@ -365,7 +376,7 @@ static const char *check_request(const struct s2s_in *m, const struct dialback_e
     case POLICY_OFF:
         return "policy-violation";
     }
-    if (!m->encrypted && policy_security(m->cfg, remote) == SECURITY_TLS_REQUIRED)
+    if (!m->encrypted && side_security(m->side, remote) == SECURITY_TLS_REQUIRED)
         return "policy-violation";
     return NULL;
 }
@@ -391,6 +402,36 @@ static struct authz_pair *remember(struct s2s_in *m, const struct dialback_eleme
     return NULL;
 }
 
+static void pair_proven(struct s2s_in *m, struct authz_pair *p, const char *mech, uint64_t now,
+                        struct gw_actions *out)
+{
+    bool first = !authorised(m);
+    p->state = AUTHZ_VALID;
+    p->since = now;
+    m->active_ms = now;
+    if (first) {
+        gw_timer_clear(out, TIMER_SETUP);
+        gw_timer_set(out, TIMER_KEEPALIVE, m->side->cfg->timeouts.keepalive);
+        gw_act(out, ACT_LIMITS);
+    }
+    answer_result(out, str_c(p->from), str_c(p->to), "valid", NULL);
+    log_answer(out, str_c(p->from), str_c(p->to), "valid", NULL);
+    struct gw_action *act = gw_act(out, ACT_PAIR);
+    act->u.pair.local = str_c(p->local);
+    act->u.pair.remote = str_c(p->remote);
+    act->u.pair.result = PAIR_VALID;
+    gw_log(out, LOG_INFO, "s2s.state", KV_C("local", p->local), KV_C("remote", p->remote),
+           KV_C("from", "PENDING"), KV_C("to", "CONNECTED"), KV_C("mech", mech));
+}
+
+/* What makes a claim true without asking anybody; NULL: nothing does. */
+static const char *trusted_by(const struct s2s_in *m)
+{
+    if (m->trusted_address)
+        return "address";
+    return m->judged && trust_ok(m->verdict) ? "certificate" : NULL;
+}
+
 static void on_result(struct s2s_in *m, const struct dialback_element *e, uint64_t now,
                       struct gw_actions *out)
 {
@@ -410,7 +451,9 @@ static void on_result(struct s2s_in *m, const struct dialback_element *e, uint64
     p = remember(m, e, out);
     if (p == NULL)
         refuse_result(e, "resource-constraint", out);
-    else if (authz_count(&m->authz, AUTHZ_ASKED) < m->cfg->limits.pending_dialbacks)
+    else if (trusted_by(m) != NULL)
+        pair_proven(m, p, trusted_by(m), now, out);
+    else if (authz_count(&m->authz, AUTHZ_ASKED) < m->side->cfg->limits.pending_dialbacks)
         ask(m, p, str_c(p->key), now, out);
     watch_dialback_only(m, out);
 }
@@ -418,31 +461,9 @@ static void on_result(struct s2s_in *m, const struct dialback_element *e, uint64
 static void ask_next(struct s2s_in *m, uint64_t now, struct gw_actions *out)
 {
     struct authz_pair *p = authz_first(&m->authz, AUTHZ_WAITING);
-    if (p == NULL || authz_count(&m->authz, AUTHZ_ASKED) >= m->cfg->limits.pending_dialbacks)
+    if (p == NULL || authz_count(&m->authz, AUTHZ_ASKED) >= m->side->cfg->limits.pending_dialbacks)
         return;
     ask(m, p, str_c(p->key), now, out);
-}
-
-static void pair_proven(struct s2s_in *m, struct authz_pair *p, uint64_t now,
-                        struct gw_actions *out)
-{
-    bool first = !authorised(m);
-    p->state = AUTHZ_VALID;
-    p->since = now;
-    m->active_ms = now;
-    if (first) {
-        gw_timer_clear(out, TIMER_SETUP);
-        gw_timer_set(out, TIMER_KEEPALIVE, m->cfg->timeouts.keepalive);
-        gw_act(out, ACT_LIMITS);
-    }
-    answer_result(out, str_c(p->from), str_c(p->to), "valid", NULL);
-    log_answer(out, str_c(p->from), str_c(p->to), "valid", NULL);
-    struct gw_action *act = gw_act(out, ACT_PAIR);
-    act->u.pair.local = str_c(p->local);
-    act->u.pair.remote = str_c(p->remote);
-    act->u.pair.result = PAIR_VALID;
-    gw_log(out, LOG_INFO, "s2s.state", KV_C("local", p->local), KV_C("remote", p->remote),
-           KV_C("from", "PENDING"), KV_C("to", "CONNECTED"), KV_C("mech", "dialback"));
 }
 
 static void on_verdict(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
@@ -452,7 +473,7 @@ static void on_verdict(struct s2s_in *m, const struct gw_event *ev, struct gw_ac
     if (p == NULL)
         return; /* asked before STARTTLS, or answered by our own deadline */
     if (v == VERDICT_VALID) {
-        pair_proven(m, p, ev->now_ms, out);
+        pair_proven(m, p, "dialback", ev->now_ms, out);
         ask_next(m, ev->now_ms, out);
         watch_dialback_only(m, out);
         return;
@@ -487,9 +508,9 @@ static const char *check_verify(const struct s2s_in *m, const struct dialback_el
     if (e->from.p == NULL || e->to.p == NULL || e->id.n == 0 || e->key.n == 0 ||
         !domain_prepare(e->from, &out->remote) || !domain_prepare(e->to, &out->local))
         return "bad-request";
-    if (gateway_config_domain(m->cfg, str_c(out->local.ascii)) == NULL)
+    if (!side_serves(m->side, str_c(out->local.ascii)))
         return "item-not-found";
-    if (!m->encrypted && policy_security(m->cfg, str_c(out->remote.ascii)) == SECURITY_TLS_REQUIRED)
+    if (!m->encrypted && side_security(m->side, str_c(out->remote.ascii)) == SECURITY_TLS_REQUIRED)
         return "policy-violation";
     return NULL;
 }
@@ -557,7 +578,7 @@ static const char *stanza_refusal(const struct s2s_in *m, const struct gw_action
     struct str local = str_c(out->local.ascii), remote = str_c(out->remote.ascii);
     /* While we close, the mode may be newer than what the peer has under way on a proven pair. */
     if (!m->encrypted && m->state != S2S_IN_CLOSING &&
-        policy_security(m->cfg, remote) == SECURITY_TLS_REQUIRED) {
+        side_security(m->side, remote) == SECURITY_TLS_REQUIRED) {
         *text = "TLS is required before any stanza";
         return "policy-violation";
     }
@@ -565,7 +586,7 @@ static const char *stanza_refusal(const struct s2s_in *m, const struct gw_action
         *text = "no domain pair has been authorised on this stream";
         return "not-authorized";
     }
-    if (gateway_config_domain(m->cfg, local) == NULL) {
+    if (!side_serves(m->side, local)) {
         *text = "the stanza is for a domain that this server does not serve";
         return "host-unknown";
     }
@@ -628,11 +649,11 @@ static void on_timer(struct s2s_in *m, const struct gw_event *ev, struct gw_acti
         }
         break;
     case TIMER_KEEPALIVE:
-        if (ev->now_ms - m->active_ms >= m->cfg->timeouts.idle) {
+        if (ev->now_ms - m->active_ms >= m->side->cfg->timeouts.idle) {
             close_gracefully(m, out, END_IDLE, NULL, NULL);
         } else {
             gw_send(out, " ");
-            gw_timer_set(out, TIMER_KEEPALIVE, m->cfg->timeouts.keepalive);
+            gw_timer_set(out, TIMER_KEEPALIVE, m->side->cfg->timeouts.keepalive);
         }
         break;
     case GW_TIMER_COUNT:
@@ -649,13 +670,14 @@ static bool mode_broken(const struct s2s_in *m, const char *remote)
 
 static void on_policy(struct s2s_in *m, struct gw_actions *out)
 {
+    m->authz.max = m->side->cfg->limits.pairs_per_stream;
     if (m->state != S2S_IN_CLEAR && m->state != S2S_IN_SECURE && m->state != S2S_IN_CLOSING)
         return; /* the header will be checked against the new policy */
     bool broken = m->remote != NULL && mode_broken(m, m->remote);
     for (size_t i = 0; i < m->authz.n; i++) {
         const struct authz_pair *p = &m->authz.v[i];
-        if (gateway_config_domain(m->cfg, str_c(p->local)) == NULL ||
-            policy_pair(m->cfg, str_c(p->local), str_c(p->remote)).verdict != POLICY_ALLOW) {
+        if (!side_serves(m->side, str_c(p->local)) || !side_admits(m->side, str_c(p->remote)) ||
+            side_pair(m->side, str_c(p->local), str_c(p->remote)).verdict != POLICY_ALLOW) {
             refuse(m, out, "policy-violation", "the policy for this domain pair has changed");
             return;
         }
@@ -696,7 +718,7 @@ void s2s_in_step(struct s2s_in *m, const struct gw_event *ev, struct gw_actions 
     switch (ev->kind) {
     case EV_OPENED:
         m->opened_ms = m->active_ms = ev->now_ms;
-        gw_timer_set(out, TIMER_SETUP, m->cfg->timeouts.auth);
+        gw_timer_set(out, TIMER_SETUP, m->side->cfg->timeouts.auth);
         break;
     case EV_STREAM_OPEN:
         if (m->state == S2S_IN_ACCEPTED || m->state == S2S_IN_TLS_HEADER)

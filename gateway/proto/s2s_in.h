@@ -9,16 +9,24 @@
  * only when its pair is VALID on this very stream. The stream ends by the peer's closing tag, by an
  * error of its making, when it is idle, or after 3 s when it only asked us something.
  *
- * The machine owns its strings and table; config, secrets and env are borrowed and must outlive
- * it (s2s_in_set_config swaps the snapshot). */
+ * TLS may also be there from the first byte (XEP-0368): EV_TLS_UP comes before any header.
+ *
+ * Towards the inside (side.h) a peer may be trusted without dialback: by its address, or by its
+ * certificate. Then db:result is answered `valid` at once. Where the certificate decides, one that
+ * is refused ends the stream, and a peer without TLS gets nowhere.
+ *
+ * The machine owns its strings and table; side, trust, secrets and env are borrowed and must
+ * outlive it. What a link trusts does not change under a stream: when `trusted`, auth, store or
+ * authlist are changed, the driver ends the streams of that link. */
 #ifndef GATEWAY_PROTO_S2S_IN_H
 #define GATEWAY_PROTO_S2S_IN_H
 
-#include "config/gateway.h"
 #include "core/base/env.h"
 #include "core/stream/stream.h"
+#include "gateway/policy/side.h"
 #include "gateway/proto/authz.h"
 #include "gateway/proto/dialback.h"
+#include "xcp/trust.h"
 
 #define S2S_IN_STATES(X)                                                                           \
     X(ACCEPTED)   /* waits for the header */                                                       \
@@ -41,24 +49,29 @@ const char *s2s_in_state_name(enum s2s_in_state s);
 
 struct s2s_in {
     enum s2s_in_state state;
-    const struct gateway_config *cfg;
+    const struct side *side;
     const struct dialback_secrets *secrets;
     const struct env *env;
+    /* Set by the driver, if at all, between s2s_in_init and the first event. */
+    bool trusted_address;           /* believed without dialback and certificate */
+    const struct link_trust *trust; /* certificates decide; NULL: they do not */
     struct authz authz;
     char id[STREAM_ID_HEX + 1]; /* of the present stream */
     char *from, *to;            /* of the peer's header, as written; NULL: absent */
     char *remote, *local;       /* the same as A-labels */
     bool header_sent, encrypted;
-    bool answered_verify; /* the peer asked us something */
+    bool direct_tls;           /* encrypted from the first byte */
+    bool judged;               /* the certificate, by `trust`, */
+    enum trust_reason verdict; /* and what came of it */
+    bool answered_verify;      /* the peer asked us something */
     enum end_reason reason;
     uint64_t opened_ms, active_ms;
     uint32_t next_ticket;
 };
 
-void s2s_in_init(struct s2s_in *m, const struct gateway_config *cfg,
-                 const struct dialback_secrets *secrets, const struct env *env);
+void s2s_in_init(struct s2s_in *m, const struct side *side, const struct dialback_secrets *secrets,
+                 const struct env *env);
 void s2s_in_free(struct s2s_in *m);
-void s2s_in_set_config(struct s2s_in *m, const struct gateway_config *cfg);
 void s2s_in_step(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out);
 
 #endif

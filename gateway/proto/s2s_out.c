@@ -3,7 +3,7 @@
 #include "core/base/mem.h"
 #include "core/xml/ns.h"
 #include "core/xml/writer.h"
-#include "gateway/policy/policy.h"
+#include "gateway/proto/judge.h"
 
 #define TO(s) (1u << S2S_OUT_##s)
 const machine_edges s2s_out_edges[S2S_OUT_STATE_COUNT] = {
@@ -37,11 +37,11 @@ const char *s2s_out_state_name(enum s2s_out_state s)
     return names[s];
 }
 
-bool s2s_out_init(struct s2s_out *m, const struct gateway_config *cfg,
+bool s2s_out_init(struct s2s_out *m, const struct side *side,
                   const struct dialback_secrets *secrets, struct str local, struct str remote)
 {
-    *m = (struct s2s_out){.state = S2S_OUT_HEADER, .cfg = cfg, .secrets = secrets};
-    authz_init(&m->authz, cfg->limits.pairs_per_stream);
+    *m = (struct s2s_out){.state = S2S_OUT_HEADER, .side = side, .secrets = secrets};
+    authz_init(&m->authz, side->cfg->limits.pairs_per_stream);
     m->local = mem_strndup(local);
     m->remote = mem_strndup(remote);
     return m->local != NULL && m->remote != NULL;
@@ -65,12 +65,6 @@ void s2s_out_free(struct s2s_out *m)
     mem_free(m->remote);
     mem_free(m->id);
     m->local = m->remote = m->id = NULL;
-}
-
-void s2s_out_set_config(struct s2s_out *m, const struct gateway_config *cfg)
-{
-    m->cfg = cfg;
-    m->authz.max = cfg->limits.pairs_per_stream;
 }
 
 bool s2s_out_valid(const struct s2s_out *m, struct str local)
@@ -124,10 +118,7 @@ static void refuse(struct s2s_out *m, struct gw_actions *out, const char *condit
         rest(m, out, m->reason, false);
         return;
     }
-    size_t begin = gw_send_begin(out);
-    stream_write_error(&out->text, condition, text);
-    gw_send_end(out, begin);
-    gw_log(out, LOG_NOTICE, "s2s.refused", KV_C("reason", condition), KV_C("msg", text));
+    gw_send_error(out, condition, text, LOG_NOTICE, "s2s.refused");
     rest(m, out, END_STREAM_ERROR_SENT, false);
 }
 
@@ -140,12 +131,12 @@ static void close_gracefully(struct s2s_out *m, struct gw_actions *out, enum end
     m->reason = reason;
     gw_send(out, STREAM_CLOSE_TAG);
     gw_timer_clear(out, TIMER_KEEPALIVE);
-    gw_timer_set(out, TIMER_STATE, m->cfg->timeouts.close);
+    gw_timer_set(out, TIMER_STATE, m->side->cfg->timeouts.close);
 }
 
 static enum security_mode mode_of(const struct s2s_out *m)
 {
-    return policy_security(m->cfg, str_c(m->remote));
+    return side_security(m->side, str_c(m->remote));
 }
 
 /* ---- stream set-up --------------------------------------------------------------------------- */
@@ -213,7 +204,7 @@ static void send_wanted(struct s2s_out *m, uint64_t now, struct gw_actions *out)
 /* Whatever was asked has dialback.timeout to be answered; the oldest question sets the timer. */
 static void watch_deadline(const struct s2s_out *m, uint64_t now, struct gw_actions *out)
 {
-    uint64_t oldest = UINT64_MAX, limit = m->cfg->dialback.timeout;
+    uint64_t oldest = UINT64_MAX, limit = m->side->cfg->dialback.timeout;
     if (m->state != S2S_OUT_READY)
         return;
     for (size_t i = 0; i < m->authz.n; i++)
@@ -239,7 +230,7 @@ static void become_ready(struct s2s_out *m, uint64_t now, struct gw_actions *out
     set_state(m, S2S_OUT_READY);
     m->active_ms = now;
     gw_timer_clear(out, TIMER_SETUP);
-    gw_timer_set(out, TIMER_KEEPALIVE, m->cfg->timeouts.keepalive);
+    gw_timer_set(out, TIMER_KEEPALIVE, m->side->cfg->timeouts.keepalive);
     gw_act(out, ACT_READY);
     send_wanted(m, now, out);
     watch_deadline(m, now, out);
@@ -307,6 +298,18 @@ static void on_starttls_answer(struct s2s_out *m, const struct gw_event *ev, str
     }
 }
 
+/* To a server that the link does not know not even a header goes. */
+static bool certificate_accepted(struct s2s_out *m, const struct tls_peer *t,
+                                 struct gw_actions *out)
+{
+    m->verdict = judge_certificate(m->trust, t, out);
+    m->judged = true;
+    bool ok = trust_ok(m->verdict);
+    if (!ok)
+        rest_because(m, out, END_UNTRUSTED, str_c(trust_reason_text(m->verdict)));
+    return ok;
+}
+
 static void on_tls_up(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
 {
     if (!set_state(m, S2S_OUT_TLS_HEADER))
@@ -318,6 +321,8 @@ static void on_tls_up(struct s2s_out *m, const struct gw_event *ev, struct gw_ac
                                : t->chain_ok       ? "trusted"
                                                    : "untrusted"),
            KV_S("msg", t->why[0] ? str_c(t->why) : STR_NONE));
+    if (m->trust != NULL && !certificate_accepted(m, t, out))
+        return;
     m->reset = mode_of(m) == SECURITY_NO_TLS; /* since the handshake began */
     if (m->reset)
         rest(m, out, END_DRAINED, false);
@@ -535,7 +540,7 @@ static void forget_questions(struct s2s_out *m, uint64_t now, struct gw_actions 
     int64_t silent = 0;
     LIST_FOREACH (&m->verify, n, next) {
         struct verify *v = CONTAINER_OF(n, struct verify, node);
-        if (!v->sent || now - v->since < m->cfg->dialback.timeout)
+        if (!v->sent || now - v->since < m->side->cfg->dialback.timeout)
             continue;
         free_verify(v);
         silent++;
@@ -551,7 +556,7 @@ static void on_deadline(struct s2s_out *m, uint64_t now, struct gw_actions *out)
     forget_questions(m, now, out);
     for (size_t i = 0; i < m->authz.n; i++) {
         struct authz_pair *p = &m->authz.v[i];
-        if (p->state != AUTHZ_ASKED || now - p->since < m->cfg->dialback.timeout)
+        if (p->state != AUTHZ_ASKED || now - p->since < m->side->cfg->dialback.timeout)
             continue;
         str_copy(out->local.ascii, sizeof out->local.ascii, str_c(p->local));
         str_copy(out->remote.ascii, sizeof out->remote.ascii, str_c(m->remote));
@@ -579,11 +584,11 @@ static void on_timer(struct s2s_out *m, const struct gw_event *ev, struct gw_act
             on_deadline(m, ev->now_ms, out);
         break;
     case TIMER_KEEPALIVE:
-        if (ev->now_ms - m->active_ms >= m->cfg->timeouts.idle) {
+        if (ev->now_ms - m->active_ms >= m->side->cfg->timeouts.idle) {
             close_gracefully(m, out, END_IDLE);
         } else {
             gw_send(out, " ");
-            gw_timer_set(out, TIMER_KEEPALIVE, m->cfg->timeouts.keepalive);
+            gw_timer_set(out, TIMER_KEEPALIVE, m->side->cfg->timeouts.keepalive);
         }
         break;
     case TIMER_ASKED:
@@ -594,12 +599,14 @@ static void on_timer(struct s2s_out *m, const struct gw_event *ev, struct gw_act
 
 static void on_policy(struct s2s_out *m, struct gw_actions *out)
 {
+    m->authz.max = m->side->cfg->limits.pairs_per_stream;
     if (m->state == S2S_OUT_CLOSING)
         return;
     enum security_mode mode = mode_of(m);
-    bool denied = policy_pair(m->cfg, str_c(m->local), str_c(m->remote)).verdict != POLICY_ALLOW;
+    bool denied = side_pair(m->side, str_c(m->local), str_c(m->remote)).verdict != POLICY_ALLOW ||
+                  !side_admits(m->side, str_c(m->remote));
     for (size_t i = 0; i < m->authz.n && !denied; i++)
-        denied = gateway_config_domain(m->cfg, str_c(m->authz.v[i].local)) == NULL;
+        denied = !side_serves(m->side, str_c(m->authz.v[i].local));
     bool broken = (m->encrypted && mode == SECURITY_NO_TLS) ||
                   (!m->encrypted && m->state == S2S_OUT_READY && mode == SECURITY_TLS_REQUIRED) ||
                   (mode == SECURITY_NO_TLS && m->state == S2S_OUT_STARTTLS);
@@ -628,7 +635,7 @@ void s2s_out_step(struct s2s_out *m, const struct gw_event *ev, struct gw_action
     switch (ev->kind) {
     case EV_OPENED:
         m->active_ms = ev->now_ms;
-        gw_timer_set(out, TIMER_SETUP, m->cfg->timeouts.auth);
+        gw_timer_set(out, TIMER_SETUP, m->side->cfg->timeouts.auth);
         send_header(m, out);
         break;
     case EV_STREAM_OPEN:

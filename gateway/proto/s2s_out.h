@@ -9,15 +9,20 @@
  * machine. Nothing but answers may come in. A stream that only asked is closed after the last
  * answer.
  *
- * The machine owns its strings; config and secrets are borrowed and must outlive it. */
+ * Towards the inside (side.h) it is the same with the roles of the names exchanged: we open the
+ * stream as the remote server would, from its domain to a local one. Where certificates decide
+ * (auth tls), the inside has to show one that the link knows before anything is asked or sent.
+ *
+ * The machine owns its strings; side, trust and secrets are borrowed and must outlive it. */
 #ifndef GATEWAY_PROTO_S2S_OUT_H
 #define GATEWAY_PROTO_S2S_OUT_H
 
-#include "config/gateway.h"
 #include "core/base/list.h"
 #include "core/stream/stream.h"
+#include "gateway/policy/side.h"
 #include "gateway/proto/authz.h"
 #include "gateway/proto/dialback.h"
+#include "xcp/trust.h"
 
 #define S2S_OUT_STATES(X)                                                                          \
     X(HEADER)   /* ours was sent, waits for the peer's */                                          \
@@ -44,7 +49,10 @@ enum { S2S_OUT_VERIFY_MAX = 256 };
 
 struct s2s_out {
     enum s2s_out_state state;
-    const struct gateway_config *cfg;
+    const struct side *side;
+    const struct link_trust *trust; /* set by the driver before the first event; NULL: none */
+    bool judged;                    /* the certificate, by `trust`, */
+    enum trust_reason verdict;      /* and what came of it */
     const struct dialback_secrets *secrets;
     char *local; /* our domain in the header */
     char *remote;
@@ -59,10 +67,9 @@ struct s2s_out {
 };
 
 /* False: out of memory (call s2s_out_free all the same). */
-bool s2s_out_init(struct s2s_out *m, const struct gateway_config *cfg,
+bool s2s_out_init(struct s2s_out *m, const struct side *side,
                   const struct dialback_secrets *secrets, struct str local, struct str remote);
 void s2s_out_free(struct s2s_out *m);
-void s2s_out_set_config(struct s2s_out *m, const struct gateway_config *cfg);
 
 /* May stanzas of this pair be written now? */
 bool s2s_out_valid(const struct s2s_out *m, struct str local);

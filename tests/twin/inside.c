@@ -45,7 +45,7 @@ void inside_send(struct inside *in)
     size_t done = 0;
     if (!only_one(in))
         return;
-    while (s != NULL && !s->s.over && s->m.state == LINK_SERVER_UP && done < in->n &&
+    while (s != NULL && !s->s.over && s->m.end.state == LINK_UP && done < in->n &&
            !conn_above_high(s->s.conn)) {
         struct span text = ledger_text(in->ledger, in->outbox[done]);
         if (text.chunk == NULL || !conn_send_stanza(s->s.conn, text))
@@ -112,7 +112,11 @@ static void on_accept(void *arg, uv_tcp_t *tcp)
 {
     struct inside *in = arg;
     struct inside_session *is = mem_zalloc(sizeof *is);
-    struct link_server_config cfg = {&in->account, 1, AUTH_MS, CLOSE_MS, KEEPALIVE_MS};
+    struct link_server_config cfg = {.accounts = &in->account,
+                                     .naccounts = 1,
+                                     .auth_ms = AUTH_MS,
+                                     .close_ms = CLOSE_MS,
+                                     .keepalive_ms = KEEPALIVE_MS};
     struct conn_options opt = {.content = CONTENT_COMPONENT};
     is->in = in;
     is->s.ops = &ops;
@@ -128,7 +132,9 @@ static void on_accept(void *arg, uv_tcp_t *tcp)
 bool inside_open(struct inside *in, struct ledger *l, int site, const char *at,
                  const char *component, const char *secret, struct log *log)
 {
-    *in = (struct inside){.ledger = l, .site = site, .account = {str_c(component), str_c(secret)}};
+    *in = (struct inside){.ledger = l,
+                          .site = site,
+                          .account = {.component = str_c(component), .secret = str_c(secret)}};
     return endpoint_parse(str_c(at), &in->at) && loop_init(&in->loop, &env_system, log) &&
            inside_listen(in, true);
 }

@@ -152,6 +152,13 @@ int uv_tcp_keepalive(uv_tcp_t *h, int on, unsigned delay)
     return 0;
 }
 
+/* No descriptor: what a driver asks of the kernel beside libuv does not exist here. */
+int uv_fileno(const uv_handle_t *h, uv_os_fd_t *fd)
+{
+    (void)h, (void)fd;
+    return UV_EBADF;
+}
+
 static int name_of(const struct endpoint *e, struct sockaddr *out, int *len)
 {
     struct sockaddr_storage sa;

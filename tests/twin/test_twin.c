@@ -106,12 +106,12 @@ static void test_drain_while_link_is_down(void **state)
     inside_listen(&t.site[1].in, false);
     inside_end(&t.site[1].in, false);
     t.weather.traffic = 1; /* no large jumps: the hold time must not pass */
-    for (int k = 0; k < 500 && t.site[1].w.link.up; k++)
+    for (int k = 0; k < 500 && t.site[1].w.links[0]->lines[0].up; k++)
         twin_round(&t);
     twin_put(&t, 0, 2, ITEM_CHAT, 10, false);
-    for (int k = 0; k < 500 && t.site[1].w.link.hold.items.count == 0; k++)
+    for (int k = 0; k < 500 && t.site[1].w.hold.items.count == 0; k++)
         twin_round(&t);
-    assert_int_equal(t.site[1].w.link.hold.items.count, 1);
+    assert_int_equal(t.site[1].w.hold.items.count, 1);
     twin_drain(&t, 1);
     for (int k = 0; k < 500 && !twin_finish_drain(&t, 1); k++)
         twin_round(&t);

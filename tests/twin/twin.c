@@ -174,7 +174,7 @@ bool twin_reload(struct twin *t, int i)
     struct site *s = &t->site[i];
     struct buf why = BUF_INIT(CONFIG_MAX);
     struct gateway_config *c = configure(t, i);
-    s->held = s->w.link.hold_limits.bytes;
+    s->held = s->w.hold.bytes;
     watch_turn(i);
     bool ok = c != NULL && worker_reload(&s->w, c, &why);
     watch_turn(-1);
@@ -211,10 +211,10 @@ bool twin_finish_drain(struct twin *t, int i)
         return false;
     }
     watch_site(t, s);
-    if (s->w.outq.count > 0 || s->w.link.hold_limits.count > 0)
+    if (s->w.world.outq.count > 0 || s->w.hold.items.count > 0)
         ledger_fail(&t->ledger,
                     "%s has ended with %zu stanzas outward and %zu inward in its queues", name,
-                    s->w.outq.count, s->w.link.hold_limits.count);
+                    s->w.world.outq.count, s->w.hold.items.count);
     if (n->outward.writing + n->inward.writing > 0)
         ledger_fail(&t->ledger, "%s has ended with %llu + %llu stanzas being written", name,
                     (unsigned long long)n->outward.writing, (unsigned long long)n->inward.writing);
@@ -392,7 +392,7 @@ bool twin_round(struct twin *t)
 
 static bool books_empty(const struct worker *w)
 {
-    return w->outq.count == 0 && w->link.hold_limits.count == 0 && w->n.outward.writing == 0 &&
+    return w->world.outq.count == 0 && w->hold.items.count == 0 && w->n.outward.writing == 0 &&
            w->n.inward.writing == 0;
 }
 
@@ -400,7 +400,7 @@ bool twin_at_rest(const struct twin *t)
 {
     for (int i = 0; i < 2; i++) {
         const struct site *s = &t->site[i];
-        if (!s->running || s->draining || s->in.n > 0 || s->in.now == NULL || !s->w.link.up ||
+        if (!s->running || s->draining || s->in.n > 0 || s->in.now == NULL || !s->w.links[0]->lines[0].up ||
             conn_queued(s->in.now->s.conn) > 0 || busy(&s->in.loop) || busy(&s->w.loop) ||
             !books_empty(&s->w))
             return false;

@@ -113,7 +113,7 @@ bool __real_conn_unsent(struct conn *c, struct span *out, bool *partial);
 void __real_conn_close(struct conn *c, bool abort, uint64_t linger_ms);
 void __real_switch_inward(struct worker *w, const struct stanza *st, struct str local,
                           struct str remote);
-void __real_switch_outward(struct worker *w, const struct stanza *st);
+void __real_switch_outward(struct link *k, struct line *l, const struct stanza *st);
 struct span __real_bounce_stanza(const struct stanza *st, enum content_ns target, const char *type,
                                  const char *condition, const char *text);
 void __real_loop_close(struct loop *l);
@@ -122,7 +122,7 @@ bool __wrap_conn_unsent(struct conn *c, struct span *out, bool *partial);
 void __wrap_conn_close(struct conn *c, bool abort, uint64_t linger_ms);
 void __wrap_switch_inward(struct worker *w, const struct stanza *st, struct str local,
                           struct str remote);
-void __wrap_switch_outward(struct worker *w, const struct stanza *st);
+void __wrap_switch_outward(struct link *k, struct line *l, const struct stanza *st);
 struct span __wrap_bounce_stanza(const struct stanza *st, enum content_ns target, const char *type,
                                  const char *condition, const char *text);
 void __wrap_loop_close(struct loop *l);
@@ -130,7 +130,7 @@ void __wrap_loop_close(struct loop *l);
 /* I3: nothing goes out in clear where TLS must be, nor for a pair that is not proven. */
 static void check_hand_over(const struct site *s, const struct conn *c, struct str stanza)
 {
-    LIST_FOREACH (&s->w.out, n, next) {
+    LIST_FOREACH (&s->w.world.out, n, next) {
         const struct out_session *o = CONTAINER_OF(n, struct out_session, node);
         if (o->s.conn != c)
             continue;
@@ -185,7 +185,7 @@ void __wrap_conn_close(struct conn *c, bool abort, uint64_t linger_ms)
 
 static const struct in_session *delivering(const struct worker *w)
 {
-    const struct list *all[] = {&w->in_proven, &w->in_unproven};
+    const struct list *all[] = {&w->world.in_proven, &w->world.in_unproven};
     for (int i = 0; i < 2; i++)
         LIST_FOREACH (all[i], n, next)
             if (CONTAINER_OF(n, struct in_session, node)->s.busy)
@@ -215,13 +215,13 @@ void __wrap_switch_inward(struct worker *w, const struct stanza *st, struct str 
     __real_switch_inward(w, st, local, remote);
 }
 
-void __wrap_switch_outward(struct worker *w, const struct stanza *st)
+void __wrap_switch_outward(struct link *k, struct line *l, const struct stanza *st)
 {
     bool error = false;
     size_t number = ledger_number(&twin->ledger, st->span.s, &error);
     if (number != 0)
         ledger_in_gateway(&twin->ledger, number, error);
-    __real_switch_outward(w, st);
+    __real_switch_outward(k, l, st);
 }
 
 struct span __wrap_bounce_stanza(const struct stanza *st, enum content_ns target, const char *type,
@@ -276,7 +276,7 @@ static size_t stanzas_in(const struct conn *c)
 static void check_streams_out(struct twin *t, const struct worker *w)
 {
     size_t writing = 0;
-    LIST_FOREACH (&w->out, n, next) {
+    LIST_FOREACH (&w->world.out, n, next) {
         const struct out_session *o = CONTAINER_OF(n, struct out_session, node);
         if (o->s.over || o->s.conn == NULL)
             continue;
@@ -291,7 +291,7 @@ static void check_streams_out(struct twin *t, const struct worker *w)
 /* I4: who has proven nothing is not here for longer than timeouts.auth. */
 static void check_strangers(struct twin *t, const struct worker *w)
 {
-    LIST_FOREACH (&w->in_unproven, n, next) {
+    LIST_FOREACH (&w->world.in_unproven, n, next) {
         const struct in_session *in = CONTAINER_OF(n, struct in_session, node);
         uint64_t end = in->m.opened_ms + w->cfg->timeouts.auth + w->cfg->timeouts.close;
         if (!in->s.over && t->net.now > end + SETUP_SLACK_MS)
@@ -304,10 +304,10 @@ static void check_strangers(struct twin *t, const struct worker *w)
 static void check_queues(struct twin *t, const struct site *s)
 {
     const struct worker *w = &s->w;
-    size_t held = w->link.hold_limits.bytes;
+    size_t held = w->hold.bytes;
     enum { ON_STREAMS = 4 * 1024 * 1024 };
-    if (w->outq.bytes > w->outq.total + ON_STREAMS)
-        ledger_fail(&t->ledger, "%zu bytes are queued", w->outq.bytes);
+    if (w->world.outq.bytes > w->world.outq.total + ON_STREAMS)
+        ledger_fail(&t->ledger, "%zu bytes are queued", w->world.outq.bytes);
     if (held > w->cfg->limits.hold_bytes && held > s->held)
         ledger_fail(&t->ledger, "%zu bytes are held for the inside", held);
 }
@@ -317,8 +317,8 @@ void watch_site(struct twin *t, struct site *s)
     const struct worker *w = &s->w;
     if (w->loop.tasks.count > 0)
         return; /* in the middle of something: the loop had its share of this turn */
-    check_books(t, s, "outward", w->n.outward, w->outq.count);
-    check_books(t, s, "inward", w->n.inward, w->link.hold_limits.count);
+    check_books(t, s, "outward", w->n.outward, w->world.outq.count);
+    check_books(t, s, "inward", w->n.inward, w->hold.items.count);
     check_streams_out(t, w);
     check_strangers(t, w);
     check_queues(t, s);

@@ -1,0 +1,261 @@
+/* Which link takes a stanza for the inside, and what waits while none is up: up to limits.hold_time
+ * and limits.hold_bytes in all; then it bounces, and so does whatever else comes for that domain
+ * until a link is up again. */
+#include "gateway/worker.h"
+
+#include <stdio.h>
+
+#include "core/base/mem.h"
+
+#define LINK_DOWN "the gateway's link to the inside is down"
+
+/* ---- the way --------------------------------------------------------------------------------- */
+
+static bool serves(void *arg, struct inward_line at, struct str local)
+{
+    const struct link *k = ((struct worker *)arg)->links[at.link];
+    if (k->front != NULL)
+        return k->front->listening && !k->front->draining;
+    return line_serves(&k->lines[at.line], local);
+}
+
+static struct way find(struct worker *w, const struct inward_key *key)
+{
+    struct way way = {.key = *key, .content = CONTENT_COMPONENT};
+    way.up = inward_pick(w->inward, key, serves, w, &way.line);
+    if (way.up && w->links[way.line.link]->front != NULL)
+        way.content = CONTENT_SERVER;
+    return way;
+}
+
+struct way way_inside(struct worker *w, struct str local, struct str remote, struct str from)
+{
+    struct inward_key key = {local, remote, w->nlinks > 1 ? inward_sender(from) : 0};
+    return find(w, &key);
+}
+
+/* An unprefixed stanza of ours: the first letter tells. */
+static enum stanza_kind kind_of(struct span stanza)
+{
+    char c = stanza.s.n > 1 ? stanza.s.p[1] : 'm';
+    return c == 'i' ? STANZA_IQ : c == 'p' ? STANZA_PRESENCE : STANZA_MESSAGE;
+}
+
+/* By a stream of the s2s link; what cannot go there fails here. */
+static void to_front(struct front *f, const struct way *way, struct span stanza)
+{
+    struct span keep = span_retain(stanza);
+    struct remote_refusal r = peer_deliver(f, stanza, way->key.remote, way->key.local);
+    if (r.condition != NULL)
+        front_failed(f, keep, r.condition, r.text);
+    span_release(&keep);
+}
+
+/* False: the line did not take it; it is still the caller's. */
+static bool dispatch(struct worker *w, const struct way *way, struct span stanza)
+{
+    struct link *k = w->links[way->line.link];
+    enum stanza_kind kind = kind_of(stanza);
+    size_t bytes = stanza.s.n;
+    if (k->front != NULL)
+        to_front(k->front, way, stanza);
+    else if (!line_send(&k->lines[way->line.line], stanza, way->key.local))
+        return false;
+    link_count(k, LINK_OUT, kind, bytes);
+    return true;
+}
+
+/* ---- waiting --------------------------------------------------------------------------------- */
+
+struct held *held_new(struct span stanza, enum content_ns content, struct str local,
+                      struct str remote, uint32_t sender, uint64_t since)
+{
+    struct held *h = mem_zalloc(sizeof *h);
+    struct span copy = h != NULL ? span_copy(stanza.s) : (struct span){NULL, STR_NONE};
+    if (copy.chunk == NULL) {
+        mem_free(h);
+        return NULL;
+    }
+    h->stanza = copy;
+    h->content = content;
+    h->sender = sender;
+    h->since = since;
+    snprintf(h->pair, sizeof h->pair, "%.*s", STR_ARG(local));
+    snprintf(h->pair + local.n + 1, sizeof h->pair - local.n - 1, "%.*s", STR_ARG(remote));
+    return h;
+}
+
+void held_free(struct held *h)
+{
+    if (h != NULL)
+        span_release(&h->stanza);
+    mem_free(h);
+}
+
+static struct inward_key key_of(const struct held *h)
+{
+    struct str local = str_c(h->pair);
+    return (struct inward_key){local, str_c(local.p + local.n + 1), h->sender};
+}
+
+static void fail(struct worker *w, const struct held *h, const char *condition, const char *text)
+{
+    switch_failed_inward(w, h->stanza, h->content, condition, str_c(text));
+}
+
+/* Every link that could take it is down, the last of them for longer than hold_time. */
+static bool waited_enough(struct worker *w, const struct inward_key *key)
+{
+    uint64_t left = inward_candidates(w->inward, key->local, key->remote), last = 0;
+    for (size_t i = 0; left != 0; i++, left >>= 1) {
+        const struct link *k = w->links[i];
+        if (!(left & 1) || k->front != NULL)
+            continue;
+        const struct line *l = &k->lines[inward_line(w->inward, i, key->remote).line];
+        last = l->since > last ? l->since : last;
+    }
+    return loop_now(&w->loop) - last >= w->cfg->limits.hold_time;
+}
+
+static bool room(const struct worker *w, size_t bytes)
+{
+    return w->hold.bytes + bytes <= w->cfg->limits.hold_bytes;
+}
+
+static void keep(struct worker *w, struct held *h, bool first)
+{
+    if (first)
+        list_prepend(&w->hold.items, &h->node);
+    else
+        list_append(&w->hold.items, &h->node);
+    w->hold.bytes += h->stanza.s.n;
+}
+
+static void take_out(struct worker *w, struct held *h)
+{
+    list_remove(&h->node);
+    w->hold.bytes -= h->stanza.s.n;
+}
+
+/* NULL: it may wait. */
+static const char *may_not_wait(struct worker *w, const struct inward_key *key, size_t bytes,
+                                const char **text)
+{
+    if (inward_candidates(w->inward, key->local, key->remote) == 0) {
+        *text = "no link to the inside carries this pair of domains";
+        return "service-unavailable";
+    }
+    *text = LINK_DOWN;
+    if (w->draining || waited_enough(w, key) || !room(w, bytes))
+        return "remote-server-timeout";
+    return NULL;
+}
+
+void hold_send(struct worker *w, const struct way *way, struct span stanza)
+{
+    if (way->up && dispatch(w, way, stanza))
+        return;
+    const char *text = NULL;
+    const char *condition = may_not_wait(w, &way->key, stanza.s.n, &text);
+    struct held *h = condition != NULL
+                         ? NULL
+                         : held_new(stanza, way->content, way->key.local, way->key.remote,
+                                    way->key.sender, loop_now(&w->loop));
+    if (h != NULL)
+        keep(w, h, false);
+    else
+        switch_failed_inward(w, stanza, way->content,
+                             condition != NULL ? condition : "resource-constraint",
+                             condition != NULL ? str_c(text) : STR("the gateway is out of memory"));
+    span_release(&stanza);
+}
+
+void hold_reply(struct worker *w, struct line *l, struct span stanza, struct str local)
+{
+    if (line_send(l, stanza, local))
+        return;
+    w->n.inward.dropped++; /* an answer to somebody who has gone */
+    span_release(&stanza);
+}
+
+/* True: it has gone, or failed for good. */
+static bool settle(struct worker *w, const struct held *h)
+{
+    struct inward_key key = key_of(h);
+    struct way way = find(w, &key);
+    if (!way.up)
+        return false;
+    struct span s = span_retain(h->stanza);
+    if (way.content != h->content)
+        s = switch_translate(s, h->content, way.content, true);
+    if (s.chunk == NULL) {
+        fail(w, h, "resource-constraint", "the gateway is out of memory");
+        return true;
+    }
+    bool gone = dispatch(w, &way, s);
+    if (!gone)
+        span_release(&s);
+    return gone;
+}
+
+void hold_sweep(struct worker *w)
+{
+    LIST_FOREACH (&w->hold.items, n, next) {
+        struct held *h = CONTAINER_OF(n, struct held, node);
+        struct inward_key key = key_of(h);
+        const char *text = NULL;
+        if (!settle(w, h)) {
+            const char *condition = may_not_wait(w, &key, 0, &text);
+            if (condition == NULL)
+                continue;
+            fail(w, h, condition, text);
+        }
+        take_out(w, h);
+        held_free(h);
+    }
+}
+
+static void on_sweep(struct loop_task *t)
+{
+    hold_sweep(CONTAINER_OF(t, struct worker, hold.sweep));
+}
+
+void hold_init(struct worker *w)
+{
+    w->hold.sweep.run = on_sweep;
+}
+
+void hold_fail_all(struct worker *w)
+{
+    struct list_node *n;
+    while ((n = w->hold.items.first) != NULL) {
+        struct held *h = CONTAINER_OF(n, struct held, node);
+        take_out(w, h);
+        fail(w, h, "remote-server-timeout", LINK_DOWN);
+        held_free(h);
+    }
+}
+
+void hold_take_back(struct worker *w, struct list *items)
+{
+    struct list waiting = {NULL, NULL, 0}; /* the newest first */
+    struct list_node *n;
+    while ((n = list_pop(items)) != NULL) {
+        struct held *h = CONTAINER_OF(n, struct held, node);
+        if (settle(w, h))
+            held_free(h);
+        else
+            list_prepend(&waiting, &h->node);
+    }
+    while ((n = list_pop(&waiting)) != NULL) {
+        struct held *h = CONTAINER_OF(n, struct held, node);
+        struct inward_key key = key_of(h);
+        const char *text = NULL;
+        if (may_not_wait(w, &key, h->stanza.s.n, &text) == NULL) {
+            keep(w, h, true);
+            continue;
+        }
+        fail(w, h, "remote-server-timeout", "the gateway's link to the inside was cut");
+        held_free(h);
+    }
+}

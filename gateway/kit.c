@@ -1,0 +1,227 @@
+/* What the streams of a link run on: its settings, certificates and the lists of whom to believe,
+ * made from one snapshot. */
+#include "gateway/worker.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "core/base/mem.h"
+
+enum { IDENTITIES_MAX = 10000, PROVEN_MAX = 512 };
+
+/* ---- TLS ------------------------------------------------------------------------------------- */
+
+static struct tls_identity own_identity(const struct cfg_link *c)
+{
+    const char *name = c->component != NULL ? c->component : c->name;
+    return (struct tls_identity){name, c->certificate, c->key};
+}
+
+static struct tls_ctx *make_tls(const struct gateway_config *cfg, const struct cfg_link *c,
+                                const struct tls_identity *ids, size_t n, struct buf *why)
+{
+    struct tls_settings s = {.identities = ids,
+                             .nidentities = n,
+                             .ca_file = c->ca_file,
+                             .minimum = cfg->tls.minimum,
+                             .no_system_store = true};
+    return tls_ctx_new(&s, why);
+}
+
+static bool needs_tls(const struct cfg_link *c)
+{
+    return c->auth != LINK_AUTH_PASSWORD || c->protocol != PROTOCOL_COMPONENT;
+}
+
+/* ---- a folder of certificates for remote domains --------------------------------------------- */
+
+struct folder {
+    struct tls_identity *v;
+    size_t n, cap;
+    char **texts; /* the names and paths that `v` points to */
+    size_t ntexts;
+};
+
+static void folder_free(struct folder *f)
+{
+    for (size_t i = 0; i < f->ntexts; i++)
+        mem_free(f->texts[i]);
+    mem_free(f->texts);
+    mem_free(f->v);
+}
+
+static bool folder_grow(struct folder *f)
+{
+    if (f->n < f->cap)
+        return true;
+    size_t cap = f->cap ? 2 * f->cap : 16;
+    struct tls_identity *v = mem_realloc(f->v, cap * sizeof *v);
+    f->v = v != NULL ? v : f->v;
+    char **texts = v != NULL ? mem_realloc(f->texts, 2 * cap * sizeof *texts) : NULL;
+    f->texts = texts != NULL ? texts : f->texts;
+    if (texts == NULL)
+        return false;
+    f->cap = cap;
+    return true;
+}
+
+/* "beta.lab.pem" -> "beta.lab"; false: it is none of ours. */
+static bool domain_of_file(const char *file, char domain[DOMAIN_MAX + 1])
+{
+    struct str s = str_c(file);
+    if (s.n <= 4 || strcmp(file + s.n - 4, ".pem") != 0)
+        return false;
+    return domain_ascii((struct str){s.p, s.n - 4}, domain);
+}
+
+static bool folder_add(struct folder *f, const char *dir, const char *file, struct buf *why)
+{
+    char domain[DOMAIN_MAX + 1], path[4096];
+    if (file[0] == '.' || !domain_of_file(file, domain))
+        return true;
+    if (snprintf(path, sizeof path, "%s/%s", dir, file) >= (int)sizeof path ||
+        f->n >= IDENTITIES_MAX) {
+        buf_printf(why, "%s/%s: too many certificates, or too long a name\n", dir, file);
+        return false;
+    }
+    if (!folder_grow(f))
+        return false;
+    char *name = mem_strdup(domain), *where = mem_strdup(path);
+    f->texts[f->ntexts++] = name;
+    f->texts[f->ntexts++] = where;
+    f->v[f->n++] = (struct tls_identity){name, where, NULL};
+    return name != NULL && where != NULL;
+}
+
+static bool folder_read(struct folder *f, const char *path, struct buf *why)
+{
+    DIR *d = opendir(path);
+    if (d == NULL) {
+        buf_printf(why, "%s: certificates_dir cannot be read\n", path);
+        return false;
+    }
+    bool ok = true;
+    for (struct dirent *e; ok && (e = readdir(d)) != NULL;)
+        ok = folder_add(f, path, e->d_name, why);
+    closedir(d);
+    return ok;
+}
+
+struct tls_ctx *link_kit_front_tls(const struct link_kit *k, struct buf *why)
+{
+    struct folder f = {NULL};
+    struct tls_ctx *t = NULL;
+    if (k->c->certificates_dir == NULL)
+        return tls_ctx_ref(k->tls);
+    bool ok = folder_grow(&f);
+    if (ok)
+        f.v[f.n++] = own_identity(k->c); /* the default comes first */
+    ok = ok && folder_read(&f, k->c->certificates_dir, why);
+    if (ok)
+        t = make_tls(k->cfg, k->c, f.v, f.n, why);
+    folder_free(&f);
+    return t;
+}
+
+/* ---- trust ----------------------------------------------------------------------------------- */
+
+static bool make_authlist(struct link_kit *k)
+{
+    const struct cfg_link *c = k->c;
+    k->authlist = mem_zalloc((c->nauthlist + 1) * sizeof *k->authlist);
+    if (k->authlist == NULL)
+        return false;
+    for (size_t i = 0; i < c->nauthlist; i++) {
+        const char *why;
+        if (key_hash_parse(str_c(c->authlist[i]), &k->authlist[k->trust.nauthlist], &why))
+            k->trust.nauthlist++; /* the configuration was checked */
+    }
+    k->trust.authlist = k->authlist;
+    return true;
+}
+
+static bool make_trust(struct link_kit *k, struct buf *why)
+{
+    const struct cfg_link *c = k->c;
+    k->trust.auth = (enum link_auth)c->auth;
+    k->trust.peer_name = str_c(c->peer_name);
+    if (c->store_file != NULL) {
+        k->store = tls_fingerprints(c->store_file, &k->trust.nstore, why);
+        k->trust.store = k->store;
+        if (k->store == NULL)
+            return false;
+    }
+    return make_authlist(k);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+struct link_kit *link_kit_new(struct gateway_config *cfg, size_t index, struct buf *why)
+{
+    struct link_kit *k = mem_zalloc(sizeof *k);
+    if (k == NULL) {
+        buf_puts(why, "out of memory\n");
+        return NULL;
+    }
+    k->refs = 1;
+    k->cfg = gateway_config_ref(cfg);
+    k->c = &cfg->links[index];
+    struct tls_identity own = own_identity(k->c);
+    bool ok = make_trust(k, why);
+    if (needs_tls(k->c))
+        k->tls = make_tls(cfg, k->c, &own, 1, why);
+    if (ok && (k->tls != NULL || !needs_tls(k->c)))
+        return k;
+    link_kit_unref(k);
+    return NULL;
+}
+
+struct link_kit *link_kit_ref(struct link_kit *k)
+{
+    k->refs++;
+    return k;
+}
+
+void link_kit_unref(struct link_kit *k)
+{
+    if (k == NULL || --k->refs > 0)
+        return;
+    tls_ctx_unref(k->tls);
+    mem_free(k->store);
+    mem_free(k->authlist);
+    gateway_config_unref(k->cfg);
+    mem_free(k);
+}
+
+/* ---- names proven by password ---------------------------------------------------------------- */
+
+bool link_kit_read_proven(const struct link_kit *k)
+{
+    char line[PROVEN_MAX] = "";
+    FILE *f = k->c->proven_file != NULL ? fopen(k->c->proven_file, "re") : NULL;
+    if (f == NULL)
+        return false;
+    bool read = fgets(line, sizeof line, f) != NULL;
+    fclose(f);
+    struct str name = str_trim(str_c(line));
+    return read && k->c->peer_name != NULL && str_is(name, k->c->peer_name);
+}
+
+bool link_kit_write_proven(const struct link_kit *k)
+{
+    char temporary[4096];
+    const char *path = k->c->proven_file;
+    if (path == NULL ||
+        snprintf(temporary, sizeof temporary, "%s.new", path) >= (int)sizeof temporary)
+        return path == NULL;
+    FILE *f = fopen(temporary, "we");
+    if (f == NULL)
+        return false;
+    bool ok = fprintf(f, "%s\n", k->c->peer_name) > 0;
+    ok = fclose(f) == 0 && ok;
+    if (ok && rename(temporary, path) == 0)
+        return true;
+    remove(temporary);
+    return false;
+}
