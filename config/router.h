@@ -2,6 +2,7 @@
 #ifndef CONFIG_ROUTER_H
 #define CONFIG_ROUTER_H
 
+#include "config/auth.h"
 #include "core/base/buf.h"
 #include "core/base/log.h"
 
@@ -10,16 +11,36 @@ struct schema_meta; /* config/schema.h */
 enum router_role { ROLE_GATEWAY, ROLE_SERVER };
 enum router_transport { TRANSPORT_ACCEPT, TRANSPORT_DIAL };
 
+/* Who we are on a connection, and how the other side proves itself; xcp/trust.h. Files are PEM. */
+struct rcfg_proof {
+    int auth;                /* enum link_auth */
+    char *certificate, *key; /* our own */
+    char *ca_file;           /* roots for the peer's certificate; NULL: none */
+    char *store_file;        /* certificates of the peer themselves */
+    char **authlist;         /* key hashes, as written */
+    size_t nauthlist;
+    char *peer_name; /* what a certificate of ca_file must carry */
+};
+
 struct rcfg_link {
     char *name;
     int role;        /* enum router_role */
     int transport;   /* enum router_transport */
     char *address;   /* dial only: "address:port" */
-    char *component; /* accept: the name that may join; dial: the name to join as */
+    char *component; /* the name that joins: the gateway's on a gateway link, else ours if we dial */
     char **domains;  /* server only: local domains that it owns; A-labels */
     size_t ndomains;
-    char *secret; /* from secret_file */
+    struct rcfg_proof proof;
+    char *secret; /* from secret_file; NULL: none */
     char *secret_file;
+    char *proven_file; /* where a name proven by password is remembered */
+};
+
+/* A gateway that listens, joined with a server that listens and whose protocol we do not speak. */
+struct rcfg_splice {
+    char *name;
+    char *gateway, *server;  /* "address:port" */
+    struct rcfg_proof proof; /* of the gateway; its auth is always tls */
 };
 
 struct router_config {
@@ -33,12 +54,15 @@ struct router_config {
     } listen;
     struct rcfg_link *links;
     size_t nlinks;
+    struct rcfg_splice *splices;
+    size_t nsplices;
     struct {
         uint64_t auth, connect, keepalive, close, drain;
+        uint64_t dead; /* a peer whose machine answers nothing for so long is gone */
     } timeouts;
     struct {
         uint64_t stanza_size;
-        uint64_t buffer; /* bytes waiting per link before its sources are paused */
+        uint64_t buffer; /* bytes waiting per link or splice before its sources are paused */
     } limits;
     struct {
         int level, format;

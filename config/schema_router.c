@@ -13,6 +13,10 @@ static const struct schema_name roles[] = {
     {"gateway", ROLE_GATEWAY}, {"server", ROLE_SERVER}, {NULL, 0}};
 static const struct schema_name transports[] = {
     {"accept", TRANSPORT_ACCEPT}, {"dial", TRANSPORT_DIAL}, {NULL, 0}};
+static const struct schema_name auths[] = {{"password", LINK_AUTH_PASSWORD},
+                                           {"tls", LINK_AUTH_TLS},
+                                           {"tls+password", LINK_AUTH_TLS_PASSWORD},
+                                           {NULL, 0}};
 static const struct schema_name log_levels[] = {
 #define X(id, text) {text, LOG_##id},
     LOG_LEVELS(X)
@@ -21,35 +25,78 @@ static const struct schema_name log_levels[] = {
 static const struct schema_name log_formats[] = {
     {"logfmt", LOG_LOGFMT}, {"json", LOG_JSON}, {NULL, 0}};
 
+#define LINK   struct rcfg_link
+#define SPLICE struct rcfg_splice
+/* The keys of a struct rcfg_proof in S, but auth. */
+#define PROOF(S, field, kind)                                                                      \
+    .path = #field, .type = SCHEMA_STRING, .at = SCHEMA_AT(S, char *, proof.field), .check = (kind)
+#define PROOF_ENTRIES(S)                                                                           \
+    {PROOF(S, certificate, CHECK_FILE), .help = "own certificate, PEM with its chain"},            \
+        {PROOF(S, key, CHECK_FILE), .help = "its private key, PEM"},                               \
+        {PROOF(S, ca_file, CHECK_FILE), .help = "PEM, roots of the other side's certificates"},    \
+        {PROOF(S, store_file, CHECK_FILE),                                                         \
+         .help = "PEM, the other side's certificates themselves"},                                 \
+        {.path = "authlist",                                                                       \
+         .type = SCHEMA_STRINGS,                                                                   \
+         SCHEMA_LIST(S, char *, proof.authlist, proof.nauthlist),                                  \
+         .check = CHECK_KEY_HASH,                                                                  \
+         .max = 100,                                                                               \
+         .standard = "[]",                                                                         \
+         .help = "SHA-256 (or SHA-1) hashes of public keys that are accepted"},                    \
+    {                                                                                              \
+        PROOF(S, peer_name, CHECK_DOMAIN), .help = "name that a certificate of ca_file must carry" \
+    }
+
 static const struct schema_entry link_entries[] = {
-    {.path = "name",
-     .type = SCHEMA_STRING,
-     .at = SCHEMA_AT(struct rcfg_link, char *, name),
-     .check = CHECK_NAME,
-     .flags = SCHEMA_REQUIRED | SCHEMA_KEY,
+    {SCHEMA_TEXT(LINK, name, CHECK_NAME), .flags = SCHEMA_REQUIRED | SCHEMA_KEY,
      .help = "how logs call the link"},
-    {SCHEMA_CHOICE(struct rcfg_link, role, roles), .flags = SCHEMA_REQUIRED, .unset = CHOICE_UNSET,
+    {SCHEMA_CHOICE(LINK, role, roles), .flags = SCHEMA_REQUIRED, .unset = CHOICE_UNSET,
      .help = "gateway: leads outside; server: owns local domains"},
-    {SCHEMA_CHOICE(struct rcfg_link, transport, transports), .flags = SCHEMA_REQUIRED,
-     .unset = CHOICE_UNSET, .help = "who opens the connection; gateways are accepted"},
-    {SCHEMA_TEXT(struct rcfg_link, address, CHECK_ENDPOINT),
-     .help = "dial only: literal address and port of the server's component listener"},
-    {SCHEMA_TEXT(struct rcfg_link, component, CHECK_DOMAIN), .flags = SCHEMA_REQUIRED,
-     .help = "accept: the name that may join; dial: the name to join as"},
-    {SCHEMA_TEXTS(struct rcfg_link, domains, ndomains, CHECK_DOMAIN, 1000),
+    {SCHEMA_CHOICE(LINK, transport, transports), .flags = SCHEMA_REQUIRED, .unset = CHOICE_UNSET,
+     .help = "who connects; accept: the other side; dial: the router"},
+    {SCHEMA_TEXT(LINK, address, CHECK_ENDPOINT),
+     .help = "dial only: literal address and port of the gateway, or of the server's component\n"
+             "listener"},
+    {SCHEMA_TEXT(LINK, component, CHECK_DOMAIN), .flags = SCHEMA_REQUIRED,
+     .help = "the name that joins: ours on a server that is dialled, else the other side's"},
+    {SCHEMA_TEXTS(LINK, domains, ndomains, CHECK_DOMAIN, 1000),
      .help = "server only: the local domains that it owns"},
+    {.path = "auth",
+     .type = SCHEMA_ENUM,
+     .at = SCHEMA_AT(LINK, int, proof.auth),
+     .names = auths,
+     .standard = "\"password\"",
+     .help = "password: the handshake; tls: certificates known by store_file or authlist;\n"
+             "tls+password: certificates of ca_file, and the handshake. Accepted links with TLS\n"
+             "share certificate, key and ca_file"},
     {.path = "secret_file",
      .type = SCHEMA_SECRET,
-     .at = SCHEMA_AT(struct rcfg_link, char *, secret_file),
-     .secret_at = SCHEMA_AT(struct rcfg_link, char *, secret),
+     .at = SCHEMA_AT(LINK, char *, secret_file),
+     .secret_at = SCHEMA_AT(LINK, char *, secret),
      .check = CHECK_FILE,
-     .flags = SCHEMA_REQUIRED,
      .help = "file with the password; no permission for others"},
+    PROOF_ENTRIES(LINK),
+    {SCHEMA_TEXT(LINK, proven_file, CHECK_PATH),
+     .help = "file to remember that peer_name has joined by password, for a later switch to tls"},
 };
 
 static const struct schema link_schema = {.entries = link_entries,
                                           .n = sizeof link_entries / sizeof link_entries[0],
-                                          .size = sizeof(struct rcfg_link)};
+                                          .size = sizeof(LINK)};
+
+static const struct schema_entry splice_entries[] = {
+    {SCHEMA_TEXT(SPLICE, name, CHECK_NAME), .flags = SCHEMA_REQUIRED | SCHEMA_KEY,
+     .help = "how logs call it"},
+    {SCHEMA_TEXT(SPLICE, gateway, CHECK_ENDPOINT), .flags = SCHEMA_REQUIRED,
+     .help = "literal address and port where the gateway listens; always with TLS"},
+    {SCHEMA_TEXT(SPLICE, server, CHECK_ENDPOINT), .flags = SCHEMA_REQUIRED,
+     .help = "literal address and port where the server listens; nothing that passes is read"},
+    PROOF_ENTRIES(SPLICE),
+};
+
+static const struct schema splice_schema = {.entries = splice_entries,
+                                            .n = sizeof splice_entries / sizeof splice_entries[0],
+                                            .size = sizeof(SPLICE)};
 
 static const struct schema_entry entries[] = {
     {SCHEMA_TEXT(CONF, include_dir, CHECK_ANY), .example = "\"conf.d\"",
@@ -63,7 +110,6 @@ static const struct schema_entry entries[] = {
      .slot = 0,
      .sub = &link_schema,
      .flags = SCHEMA_REQUIRED,
-     .min = 1,
      .max = 256,
      .example =
          "(\n  { name = \"edge1\"; role = \"gateway\"; transport = \"accept\";\n"
@@ -72,7 +118,20 @@ static const struct schema_entry entries[] = {
          "address = \"10.0.0.9:5347\";\n"
          "    component = \"edge.alpha.lab\"; domains = [\"alpha.lab\"];\n"
          "    secret_file = \"/etc/sallyport/im.secret\"; }\n)",
-     .help = "Gateways and servers."},
+     .help = "Gateways and servers. None, links = (), when there are only splices."},
+    {.path = "splices",
+     .type = SCHEMA_GROUPS,
+     SCHEMA_LIST(CONF, SPLICE, splices, nsplices),
+     .slot = 1,
+     .sub = &splice_schema,
+     .max = 64,
+     .example = "(\n  { name = \"jabberd2\"; gateway = \"192.0.2.10:7400\"; "
+                "server = \"10.0.0.9:5347\";\n"
+                "    certificate = \"/etc/sallyport/router.pem\"; "
+                "key = \"/etc/sallyport/router.key\";\n"
+                "    store_file = \"/etc/sallyport/gateway.pem\"; }\n)",
+     .help = "A gateway and a server that both listen, for a protocol that the router does not\n"
+             "speak: it dials both and carries the bytes."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.auth, 1 * SECOND, 10 * MINUTE),
      .standard = "\"30s\"", .help = "From the connection to the end of the handshake."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.connect, 1 * SECOND, 2 * MINUTE),
@@ -83,10 +142,13 @@ static const struct schema_entry entries[] = {
      .help = "How long the other side may take to close."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.drain, 100, 10 * MINUTE), .standard = "\"8s\"",
      .help = "For an orderly stop."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.dead, 3 * SECOND, 10 * MINUTE),
+     .standard = "\"10s\"",
+     .help = "A peer whose machine acknowledges nothing for so long is gone (cut cable)."},
     {SCHEMA_NUMBER(CONF, SCHEMA_SIZE, limits.stanza_size, 10000, 16 * MIB), .standard = "\"256K\"",
      .help = "Largest stanza."},
     {SCHEMA_NUMBER(CONF, SCHEMA_SIZE, limits.buffer, 64 * KIB, 1024 * MIB), .standard = "\"1M\"",
-     .help = "Waiting for one link before what feeds it is paused."},
+     .help = "Waiting for one link or splice before what feeds it is paused."},
     {SCHEMA_CHOICE(CONF, log.level, log_levels), .standard = "\"info\"",
      .help = "Lowest level shown."},
     {SCHEMA_CHOICE(CONF, log.format, log_formats), .standard = "\"logfmt\"",

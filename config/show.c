@@ -80,7 +80,8 @@ static void put_sub_table(struct buf *out, const struct schema *sub)
 {
     for (size_t i = 0; i < sub->n; i++) {
         const struct schema_entry *e = &sub->entries[i];
-        buf_printf(out, "#   %-14s %s", e->path, e->help);
+        buf_printf(out, "#   %-14s ", e->path);
+        put_wrapped(out, "#                  ", e->help, 0);
         if (e->type == SCHEMA_ENUM) {
             buf_puts(out, " (");
             put_choices(out, e);

@@ -11,6 +11,7 @@
 
 #include "config/schema.h"
 #include "core/base/mem.h"
+#include "core/daemon/auth_info.h"
 #include "core/daemon/report.h"
 #include "core/daemon/supervisor.h"
 #include "gateway/policy/policy.h"
@@ -147,6 +148,18 @@ static int check_only(const struct supervisor_options *o, const struct gateway_c
     return SUPERVISOR_OK;
 }
 
+static int auth_info(const struct gateway_config *cfg)
+{
+    bool ok = true;
+    for (size_t i = 0; i < cfg->nlinks; i++) {
+        const struct cfg_link *k = &cfg->links[i];
+        const char *name = k->component != NULL ? k->component : k->name;
+        struct tls_identity id = {name, k->certificate, k->key};
+        ok = auth_info_print(k->name, &id) && ok;
+    }
+    return ok ? SUPERVISOR_OK : SUPERVISOR_BAD_CONFIG;
+}
+
 int main(int argc, char **argv)
 {
     struct supervisor_options o;
@@ -162,10 +175,12 @@ int main(int argc, char **argv)
     if (errors.len > 0)
         fwrite(errors.p, 1, errors.len, stderr);
     buf_free(&errors);
-    code = cfg == NULL ? supervisor_config_exit(o.config)
-           : o.check   ? check_only(&o, cfg)
-                       : supervisor_check_root(&program, &o, cfg->user);
-    if (cfg != NULL && !o.check && code == SUPERVISOR_OK) {
+    bool serving = cfg != NULL && !o.check && !o.auth_info;
+    code = cfg == NULL   ? supervisor_config_exit(o.config)
+           : o.auth_info ? auth_info(cfg)
+           : o.check     ? check_only(&o, cfg)
+                         : supervisor_check_root(&program, &o, cfg->user);
+    if (serving && code == SUPERVISOR_OK) {
         struct gateway *g = mem_zalloc(sizeof *g);
         supervisor_prepare();
         code = g ? serve(g, &o, cfg) : SUPERVISOR_SYSTEM;

@@ -16,7 +16,7 @@
 
 /* ---- command line ---------------------------------------------------------------------------- */
 
-enum { OPT_ALLOW_ROOT = 256 };
+enum { OPT_ALLOW_ROOT = 256, OPT_AUTH_INFO };
 
 static const struct option long_options[] = {
     {"config", required_argument, NULL, 'c'},
@@ -28,6 +28,7 @@ static const struct option long_options[] = {
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
     {"allow-root", no_argument, NULL, OPT_ALLOW_ROOT},
+    {"auth-info", no_argument, NULL, OPT_AUTH_INFO},
     {NULL, 0, NULL, 0},
 };
 
@@ -40,6 +41,7 @@ static void print_help(const struct supervisor_program *p)
           "  -f, --foreground       stay in the foreground (always so)\n"
           "  -l, --log-level LEVEL  error, warn, notice, info, debug or trace\n"
           "  -v, --verbose          log debug lines; twice: trace lines\n"
+          "      --auth-info        print what the other sides of the links have to know of us\n"
           "      --allow-root       run as root although no user is configured\n"
           "  -h, --help             print this and exit\n"
           "  -V, --version          print versions and exit\n",
@@ -111,6 +113,9 @@ bool supervisor_parse(const struct supervisor_program *p, int argc, char **argv,
             break;
         case 'v':
             out->log_level = more_verbose(out->log_level);
+            break;
+        case OPT_AUTH_INFO:
+            out->auth_info = true;
             break;
         case OPT_ALLOW_ROOT:
             out->allow_root = true;

@@ -63,6 +63,7 @@ struct supervisor_options {
     const char *config; /* of argv, or the default */
     bool check;         /* -t, -T: check the configuration and end */
     bool show;          /* -T: print it, too */
+    bool auth_info;     /* print the identities of the links and end */
     bool allow_root;
     int log_level; /* enum log_level; -1: that of the configuration */
 };

@@ -1,6 +1,6 @@
 #include "gateway/policy/side.h"
 
-#include "xcp/trust.h"
+#include "config/auth.h"
 
 /* `name` is `top` or below it. */
 static bool within(struct str name, struct str top)
