@@ -10,28 +10,21 @@
  *
  * Switching over: a link that has been up with `password` remembers the peer's name as proven. When
  * its auth becomes `tls`, a certificate that leads to the root and carries that name is accepted
- * without being imported; a self-signed one is not.
+ * without being imported; a self-signed one is not, whatever the root store says.
+ *
+ * What was entered one by one names the peer by itself: on the authlist only the key counts, not
+ * the certificate's dates or names (it may be renewed with the same key); in the store the
+ * certificate counts, not its names, but it has to be within its dates. The name matters only where
+ * a root vouches for it.
  *
  * A key hash is the SHA-256 (or SHA-1, for comparison with old boxes) of the DER form of the public
- * key (SubjectPublicKeyInfo). On the authlist only the key counts, not the certificate's dates. */
+ * key (SubjectPublicKeyInfo). */
 #ifndef XCP_TRUST_H
 #define XCP_TRUST_H
 
-#include "core/base/str.h"
+#include "config/auth.h"
+#include "core/base/key_hash.h"
 #include "core/tls/tls_peer.h"
-
-enum link_auth { LINK_AUTH_PASSWORD, LINK_AUTH_TLS, LINK_AUTH_TLS_PASSWORD };
-
-/* SHA-1 (n = 20) or SHA-256 (n = 32). */
-struct key_hash {
-    unsigned n;
-    unsigned char bytes[32];
-};
-
-/* Hex digits of any case, with or without colons or blanks between them, with or without a leading
- * "sha1:" or "sha256:". False: *why is a static sentence ("38 hex digits: SHA-1 has 40, SHA-256
- * has 64"-like). */
-bool key_hash_parse(struct str text, struct key_hash *out, const char **why);
 
 struct link_trust {
     enum link_auth auth;
@@ -39,8 +32,8 @@ struct link_trust {
     size_t nauthlist;
     const struct key_hash *store; /* SHA-256 of each certificate in store_file */
     size_t nstore;
-    struct str peer_name; /* A-label that the certificate has to carry; absent: any */
-    bool proven;          /* peer_name joined by password earlier */
+    struct str peer_name; /* A-label that a certificate of the root has to carry; absent: any */
+    bool proven;          /* peer_name, then not absent, joined by password earlier */
 };
 
 /* What decides, and what becomes the alarm's kind and the log's reason. */
@@ -68,7 +61,7 @@ const char *trust_reason_name(enum trust_reason r);
 /* One sentence for the operator: what was looked at and what would help. Static. */
 const char *trust_reason_text(enum trust_reason r);
 
-/* Only for auth tls and tls+password. */
+/* Total. For auth tls and tls+password; with password, where nobody should ask, as with tls. */
 enum trust_reason link_trust_check(const struct link_trust *t, const struct tls_peer *peer);
 
 #endif

@@ -6,11 +6,12 @@
 #include <openssl/hmac.h>
 #include <pthread.h>
 
-static const EVP_MD *sha1, *sha256;
+static const EVP_MD *md5, *sha1, *sha256; /* md5: NULL where it is forbidden */
 static pthread_once_t fetched = PTHREAD_ONCE_INIT;
 
 static void fetch(void)
 {
+    md5 = EVP_MD_fetch(NULL, "MD5", NULL);
     sha1 = EVP_MD_fetch(NULL, "SHA1", NULL);
     sha256 = EVP_MD_fetch(NULL, "SHA2-256", NULL);
     if (sha1 == NULL)
@@ -29,9 +30,9 @@ void digest_hex(char *out, const unsigned char *raw, size_t n)
     out[2 * n] = '\0';
 }
 
-static bool hex_of(const EVP_MD *md, char *out, size_t bytes, const struct str *parts, size_t n)
+static bool raw_of(const EVP_MD *md, unsigned char raw[EVP_MAX_MD_SIZE], size_t bytes,
+                   const struct str *parts, size_t n)
 {
-    unsigned char raw[EVP_MAX_MD_SIZE];
     unsigned len = 0;
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     bool ok = ctx != NULL && EVP_DigestInit_ex(ctx, md, NULL) == 1;
@@ -39,9 +40,25 @@ static bool hex_of(const EVP_MD *md, char *out, size_t bytes, const struct str *
         ok = EVP_DigestUpdate(ctx, parts[i].p, parts[i].n) == 1;
     ok = ok && EVP_DigestFinal_ex(ctx, raw, &len) == 1 && len == bytes;
     EVP_MD_CTX_free(ctx);
-    if (ok)
-        digest_hex(out, raw, bytes);
     return ok;
+}
+
+static bool hex_of(const EVP_MD *md, char *out, size_t bytes, const struct str *parts, size_t n)
+{
+    unsigned char raw[EVP_MAX_MD_SIZE];
+    if (!raw_of(md, raw, bytes, parts, n))
+        return false;
+    digest_hex(out, raw, bytes);
+    return true;
+}
+
+static bool one(const EVP_MD *md, unsigned char *out, size_t bytes, struct str s)
+{
+    unsigned char raw[EVP_MAX_MD_SIZE];
+    if (!raw_of(md, raw, bytes, &s, 1))
+        return false;
+    memcpy(out, raw, bytes);
+    return true;
 }
 
 bool digest_sha1_hex(char out[DIGEST_SHA1_HEX + 1], const struct str *parts, size_t n)
@@ -66,6 +83,28 @@ bool digest_hmac_sha256_hex(char out[DIGEST_SHA256_HEX + 1], struct str key, str
         len != DIGEST_SHA256_HEX / 2)
         return false;
     digest_hex(out, raw, len);
+    return true;
+}
+
+bool digest_sha1(unsigned char out[DIGEST_SHA1], struct str s)
+{
+    pthread_once(&fetched, fetch);
+    return one(sha1, out, DIGEST_SHA1, s);
+}
+
+bool digest_sha256(unsigned char out[DIGEST_SHA256], struct str s)
+{
+    pthread_once(&fetched, fetch);
+    return one(sha256, out, DIGEST_SHA256, s);
+}
+
+bool digest_md5(unsigned char out[DIGEST_MD5], const struct str *parts, size_t n)
+{
+    unsigned char raw[EVP_MAX_MD_SIZE];
+    pthread_once(&fetched, fetch);
+    if (md5 == NULL || !raw_of(md5, raw, DIGEST_MD5, parts, n))
+        return false;
+    memcpy(out, raw, DIGEST_MD5);
     return true;
 }
 

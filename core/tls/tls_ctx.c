@@ -6,19 +6,16 @@
  * an unverified peer may do is policy, and policy is not made here. */
 #include "core/tls/tls_ctx.h"
 
-#include <errno.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <strings.h>
-#include <time.h>
 
 #include "core/base/mem.h"
 #include "core/tls/tls_ctx_priv.h"
+#include "core/tls/tls_facts_priv.h"
 
-enum { CHAIN_MAX = 16, NAME_MAX_BYTES = 255 };
+enum { NAME_MAX_BYTES = 255 };
 
 struct identity {
     char *domain;
@@ -32,125 +29,6 @@ struct tls_ctx {
     struct identity v[];
 };
 
-/* What a certificate file and a key file hold, while contexts are being made of it. */
-struct material {
-    X509 *leaf;
-    STACK_OF(X509) *chain;
-    EVP_PKEY *key;
-};
-
-static const char *queued_reason(void)
-{
-    const char *why = ERR_reason_error_string(ERR_peek_last_error());
-    ERR_clear_error();
-    return why != NULL ? why : "out of memory";
-}
-
-static int no_password(char *out, int size, int writing, void *arg)
-{
-    (void)out, (void)size, (void)writing, (void)arg;
-    return -1; /* never ask at the terminal */
-}
-
-static FILE *open_pem(const char *path, struct buf *errors)
-{
-    FILE *f = fopen(path, "re");
-    if (f == NULL)
-        buf_printf(errors, "%s: cannot be read: %s\n", path, strerror(errno));
-    return f;
-}
-
-static bool read_chain(struct material *m, const char *path, struct buf *errors)
-{
-    FILE *f = open_pem(path, errors);
-    if (f == NULL)
-        return false;
-    m->leaf = PEM_read_X509_AUX(f, NULL, no_password, NULL);
-    m->chain = sk_X509_new_null();
-    bool ok = m->leaf != NULL && m->chain != NULL;
-    if (!ok)
-        buf_printf(errors, "%s: holds no readable certificate in PEM form\n", path);
-    X509 *x;
-    while (ok && (x = PEM_read_X509(f, NULL, no_password, NULL)) != NULL) {
-        ok = sk_X509_num(m->chain) < CHAIN_MAX && sk_X509_push(m->chain, x) > 0;
-        if (!ok) {
-            X509_free(x);
-            buf_printf(errors, "%s: more than %d certificates\n", path, CHAIN_MAX);
-        }
-    }
-    unsigned long err = ERR_peek_last_error();
-    if (ok && ERR_GET_REASON(err) != PEM_R_NO_START_LINE) {
-        buf_printf(errors, "%s: a certificate of the chain is damaged\n", path);
-        ok = false;
-    }
-    ERR_clear_error();
-    fclose(f);
-    return ok;
-}
-
-static bool read_key(struct material *m, const char *path, struct buf *errors)
-{
-    FILE *f = open_pem(path, errors);
-    if (f == NULL)
-        return false;
-    m->key = PEM_read_PrivateKey(f, NULL, no_password, NULL);
-    fclose(f);
-    if (m->key == NULL)
-        buf_printf(errors, "%s: holds no readable private key in PEM form (without password)\n",
-                   path);
-    ERR_clear_error();
-    return m->key != NULL;
-}
-
-static void date_text(const ASN1_TIME *t, char *out, size_t cap)
-{
-    struct tm tm;
-    if (ASN1_TIME_to_tm(t, &tm) != 1 || strftime(out, cap, "%Y-%m-%d", &tm) == 0)
-        str_copy(out, cap, STR("an unreadable date"));
-}
-
-static void warn_about(const struct material *m, const struct tls_identity *id, struct buf *errors)
-{
-    char date[32];
-    if (X509_cmp_current_time(X509_get0_notAfter(m->leaf)) < 0) {
-        date_text(X509_get0_notAfter(m->leaf), date, sizeof date);
-        buf_printf(errors, "warning: %s: expired on %s\n", id->certificate, date);
-    }
-    if (X509_cmp_current_time(X509_get0_notBefore(m->leaf)) > 0) {
-        date_text(X509_get0_notBefore(m->leaf), date, sizeof date);
-        buf_printf(errors, "warning: %s: not valid before %s\n", id->certificate, date);
-    }
-}
-
-static void material_free(struct material *m)
-{
-    X509_free(m->leaf);
-    sk_X509_pop_free(m->chain, X509_free);
-    EVP_PKEY_free(m->key);
-}
-
-static bool material_load(struct material *m, const struct tls_identity *id, struct buf *errors)
-{
-    *m = (struct material){NULL, NULL, NULL};
-    if (id->certificate == NULL) {
-        if (tls_selfsigned(id->domain, &m->leaf, &m->key))
-            return true;
-        buf_printf(errors, "%s: no self-signed certificate can be made: %s\n", id->domain,
-                   queued_reason());
-        return false;
-    }
-    if (!read_chain(m, id->certificate, errors) ||
-        !read_key(m, id->key != NULL ? id->key : id->certificate, errors))
-        return false;
-    if (X509_check_private_key(m->leaf, m->key) != 1) {
-        ERR_clear_error();
-        buf_printf(errors, "%s: key does not match the certificate\n", id->certificate);
-        return false;
-    }
-    warn_about(m, id, errors);
-    return true;
-}
-
 /* Always 1: the verdict is written down and somebody else decides. */
 static int on_verify(int ok, X509_STORE_CTX *xs)
 {
@@ -158,22 +36,16 @@ static int on_verify(int ok, X509_STORE_CTX *xs)
     struct tls_peer *peer = ssl != NULL ? tls_engine_peer_of(ssl) : NULL;
     if (peer == NULL)
         return 0;
-    if (!ok && peer->why[0] == '\0') {
-        int err = X509_STORE_CTX_get_error(xs), depth = X509_STORE_CTX_get_error_depth(xs);
-        const char *text = X509_verify_cert_error_string(err);
-        if (depth == 0)
-            snprintf(peer->why, sizeof peer->why, "%s", text);
-        else
-            snprintf(peer->why, sizeof peer->why, "%s (issuer %d of the chain)", text, depth);
-    }
+    if (!ok && peer->why[0] == '\0')
+        tls_facts_why(peer->why, X509_STORE_CTX_get_error(xs), X509_STORE_CTX_get_error_depth(xs),
+                      X509_STORE_CTX_get_current_cert(xs));
     return 1;
 }
 
 /* True when the certificate, with at most one whole left-most wildcard label, covers the name. */
 static bool covers(SSL_CTX *ssl_ctx, const char *name)
 {
-    const unsigned how =
-        X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
+    const unsigned how = X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
     return X509_check_host(SSL_CTX_get0_certificate(ssl_ctx), name, 0, how, NULL) == 1;
 }
 
@@ -216,7 +88,7 @@ static bool apply_settings(SSL_CTX *s, const struct tls_settings *set, X509_STOR
            SSL_CTX_set_cipher_list(s, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1;
 }
 
-static SSL_CTX *role_new(struct tls_ctx *c, bool server, const struct material *m,
+static SSL_CTX *role_new(struct tls_ctx *c, bool server, const struct tls_material *m,
                          const struct tls_settings *set, X509_STORE *store)
 {
     SSL_CTX *s = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
@@ -237,8 +109,8 @@ static SSL_CTX *role_new(struct tls_ctx *c, bool server, const struct material *
 static bool identity_init(struct tls_ctx *c, struct identity *id, const struct tls_identity *want,
                           const struct tls_settings *set, X509_STORE *store, struct buf *errors)
 {
-    struct material m;
-    bool ok = material_load(&m, want, errors);
+    struct tls_material m;
+    bool ok = tls_material_load(&m, want, errors);
     if (ok) {
         id->domain = mem_strdup(want->domain);
         id->server = role_new(c, true, &m, set, store);
@@ -247,25 +119,27 @@ static bool identity_init(struct tls_ctx *c, struct identity *id, const struct t
         if (!ok)
             buf_printf(errors, "%s: %s\n",
                        want->certificate != NULL ? want->certificate : want->domain,
-                       queued_reason());
+                       tls_queued_reason());
     }
-    material_free(&m);
+    tls_material_free(&m);
     return ok;
 }
 
-static X509_STORE *trust_store(const char *ca_file, struct buf *errors)
+static X509_STORE *trust_store(const struct tls_settings *set, struct buf *errors)
 {
+    const char *ca_file = set->ca_file;
     X509_STORE *store = X509_STORE_new();
     if (store == NULL) {
         buf_puts(errors, "trust store: out of memory\n");
         return NULL;
     }
     if (ca_file == NULL) {
-        X509_STORE_set_default_paths(store);
+        if (!set->no_system_store)
+            X509_STORE_set_default_paths(store);
         ERR_clear_error();
         return store;
     }
-    FILE *f = open_pem(ca_file, errors);
+    FILE *f = tls_pem_open(ca_file, errors);
     bool ok = f != NULL;
     if (ok) {
         fclose(f);
@@ -294,7 +168,7 @@ struct tls_ctx *tls_ctx_new(const struct tls_settings *s, struct buf *errors)
     }
     c->refs = 1;
     c->bio = tls_engine_bio_method();
-    X509_STORE *store = trust_store(s->ca_file, errors);
+    X509_STORE *store = trust_store(s, errors);
     bool ok = c->bio != NULL && store != NULL;
     /* Go on after a bad identity: the operator sees all problems at once. */
     for (size_t i = 0; store != NULL && i < s->nidentities; i++) {

@@ -4,9 +4,12 @@
 #define CORE_TLS_TLS_CTX_H
 
 #include "core/base/buf.h"
+#include "core/base/key_hash.h"
+
+enum { TLS_FINGERPRINTS_MAX = 1000 };
 
 struct tls_identity {
-    const char *domain;           /* A-label */
+    const char *domain; /* A-label */
     /* PEM files, the certificate with its chain. No certificate: a self-signed one is made; no key:
      * it is in the certificate's file. */
     const char *certificate, *key;
@@ -17,6 +20,9 @@ struct tls_settings {
     size_t nidentities;
     const char *ca_file; /* NULL: the system's store */
     int minimum;         /* TLS1_2_VERSION or TLS1_3_VERSION */
+    /* With ca_file NULL: an empty store, so that chain_ok is always false. For inside links, where
+     * a public CA must not open the door. */
+    bool no_system_store;
 };
 
 struct tls_ctx;
@@ -30,5 +36,15 @@ struct tls_ctx;
 struct tls_ctx *tls_ctx_new(const struct tls_settings *s, struct buf *errors);
 struct tls_ctx *tls_ctx_ref(struct tls_ctx *c);
 void tls_ctx_unref(struct tls_ctx *c);
+
+/* SHA-256 of every certificate of a PEM file, in its order, at most TLS_FINGERPRINTS_MAX. The
+ * caller frees it with mem_free. NULL: `errors` holds a line (file, what is wrong); a file without
+ * any certificate is one. */
+struct key_hash *tls_fingerprints(const char *path, size_t *n, struct buf *errors);
+
+/* What others have to know of an identity to trust it, as lines "key: value" for people: name,
+ * subject, type (self-signed, or who signed it), validity, key hashes. False: `errors` as in
+ * tls_ctx_new. */
+bool tls_identity_describe(const struct tls_identity *id, struct buf *out, struct buf *errors);
 
 #endif

@@ -16,6 +16,7 @@
 #include "core/base/cidr.h"
 #include "core/base/mem.h"
 #include "core/tls/tls_ctx_priv.h"
+#include "core/tls/tls_facts_priv.h"
 
 enum {
     RECORD_WIRE = 18432,            /* more than any record with its header */
@@ -36,6 +37,7 @@ struct tls_engine {
     SSL *ssl;
     struct stash in, out;
     struct tls_peer peer;
+    struct tls_facts *facts; /* the peer's names and texts; NULL: it has no certificate */
     char why[TLS_WHY_MAX];
     int first; /* first byte received; -1: none yet */
     bool up, failed;
@@ -182,6 +184,7 @@ void tls_engine_free(struct tls_engine *e)
     buf_free(&e->in.b);
     buf_free(&e->out.b);
     tls_ctx_unref(e->ctx);
+    mem_free(e->facts);
     mem_free(e);
 }
 
@@ -202,6 +205,41 @@ static const char *plain_words(int reason)
     }
 }
 
+/* NULL: an alert about something else than our certificate (RFC 8446 6.2). */
+static const char *certificate_alert(int alert)
+{
+    switch (alert) {
+    case SSL_AD_BAD_CERTIFICATE:
+        return "it calls it bad";
+    case SSL_AD_UNSUPPORTED_CERTIFICATE:
+        return "it does not support its type";
+    case SSL_AD_CERTIFICATE_REVOKED:
+        return "revoked";
+    case SSL_AD_CERTIFICATE_EXPIRED:
+        return "expired";
+    case SSL_AD_CERTIFICATE_UNKNOWN:
+        return "it gave no precise reason";
+    case SSL_AD_UNKNOWN_CA:
+        return "it does not know the issuer";
+    case SSL_AD_ACCESS_DENIED:
+        return "access denied";
+    case TLS13_AD_CERTIFICATE_REQUIRED:
+        return "it demands one and got none that it can use";
+    default:
+        return NULL;
+    }
+}
+
+static void explain_alert(struct tls_engine *e, int alert)
+{
+    const char *certificate = certificate_alert(alert), *name = SSL_alert_desc_string_long(alert);
+    if (certificate != NULL)
+        snprintf(e->why, sizeof e->why, "the peer refused our certificate: %s (alert %d)",
+                 certificate, alert);
+    else
+        snprintf(e->why, sizeof e->why, "peer sent alert: %s", name);
+}
+
 static void explain(struct tls_engine *e)
 {
     unsigned long code = ERR_peek_error();
@@ -215,8 +253,7 @@ static void explain(struct tls_engine *e)
         snprintf(e->why, sizeof e->why, "not TLS: got %s",
                  e->first == '<' || e->first == ' ' ? "XML" : "something else");
     else if (ours && reason > ALERT_OFFSET)
-        snprintf(e->why, sizeof e->why, "peer sent alert: %s",
-                 SSL_alert_desc_string_long(reason - ALERT_OFFSET));
+        explain_alert(e, reason - ALERT_OFFSET);
     else if (words != NULL)
         snprintf(e->why, sizeof e->why, "%s", words);
     else if (code != 0 && ERR_reason_error_string(code) != NULL)
@@ -283,23 +320,43 @@ static bool purposes_ok(const struct tls_engine *e)
     return true;
 }
 
-static void judge(struct tls_engine *e)
+/* The verdict on the chain, as on_verify wrote it, completed. */
+static void judge_chain(struct tls_engine *e, X509 *x)
 {
     struct tls_peer *p = &e->peer;
+    const long verdict = SSL_get_verify_result(e->ssl);
+    if (p->why[0] == '\0' && verdict != X509_V_OK)
+        tls_facts_why(p->why, (int)verdict, 0, x);
+    if (p->why[0] == '\0' && !purposes_ok(e))
+        snprintf(p->why, sizeof p->why, "not meant for TLS");
+    p->chain_ok = p->why[0] == '\0' && p->in_time;
+    if (!p->in_time)
+        tls_facts_why_time(p->why, x);
+}
+
+static bool judge(struct tls_engine *e)
+{
+    struct tls_peer *p = &e->peer;
+    X509 *x = SSL_get0_peer_certificate(e->ssl);
     str_copy(p->protocol, sizeof p->protocol, str_c(SSL_get_version(e->ssl)));
     str_copy(p->cipher, sizeof p->cipher, str_c(SSL_get_cipher_name(e->ssl)));
     p->resumed = SSL_session_reused(e->ssl) == 1;
-    p->has_certificate = SSL_get0_peer_certificate(e->ssl) != NULL;
-    if (!p->has_certificate) {
+    if (x == NULL) {
         snprintf(p->why, sizeof p->why, "the peer presented no certificate");
-        return;
+        return true;
     }
-    long verdict = SSL_get_verify_result(e->ssl);
-    if (p->why[0] == '\0' && verdict != X509_V_OK)
-        snprintf(p->why, sizeof p->why, "%s", X509_verify_cert_error_string(verdict));
-    if (p->why[0] == '\0' && !purposes_ok(e))
-        snprintf(p->why, sizeof p->why, "the certificate is not meant for TLS");
-    p->chain_ok = p->why[0] == '\0';
+    e->facts = tls_facts_new(p, x);
+    if (e->facts == NULL)
+        return false;
+    judge_chain(e, x);
+    return true;
+}
+
+static enum tls_result fail(struct tls_engine *e, const char *why)
+{
+    snprintf(e->why, sizeof e->why, "%s", why);
+    e->failed = true;
+    return TLS_ERROR;
 }
 
 enum tls_result tls_engine_handshake(struct tls_engine *e)
@@ -312,16 +369,12 @@ enum tls_result tls_engine_handshake(struct tls_engine *e)
     int ret = SSL_do_handshake(e->ssl);
     if (ret != 1) {
         enum tls_result r = outcome(e, ret);
-        if (r != TLS_CLOSED)
-            return r;
-        snprintf(e->why, sizeof e->why, "peer closed during the handshake");
-        e->failed = true;
-        return TLS_ERROR;
+        return r != TLS_CLOSED ? r : fail(e, "peer closed during the handshake");
     }
     e->up = true;
-    judge(e);
+    bool judged = judge(e);
     ERR_clear_error();
-    return TLS_OK;
+    return judged ? TLS_OK : fail(e, "out of memory");
 }
 
 /* ---- plain side ------------------------------------------------------------------------------ */
@@ -381,5 +434,6 @@ const char *tls_engine_why(const struct tls_engine *e)
 
 size_t tls_engine_memory(const struct tls_engine *e)
 {
-    return sizeof *e + SSL_ESTIMATE + e->in.b.cap + e->out.b.cap;
+    size_t facts = e->facts != NULL ? e->facts->size : 0;
+    return sizeof *e + SSL_ESTIMATE + e->in.b.cap + e->out.b.cap + facts;
 }

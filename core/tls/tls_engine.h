@@ -39,7 +39,10 @@ enum tls_result tls_engine_read(struct tls_engine *e, char *out, size_t cap, siz
 enum tls_result tls_engine_write(struct tls_engine *e, struct str plain); /* all or error */
 void tls_engine_close_notify(struct tls_engine *e);
 
-const struct tls_peer *tls_engine_peer(const struct tls_engine *e); /* after the handshake */
+/* After the handshake; as long as the engine. */
+const struct tls_peer *tls_engine_peer(const struct tls_engine *e);
+/* After TLS_ERROR: one sentence. When it is our certificate that the peer does not take, it begins
+ * with "the peer refused our certificate"; in TLS 1.3 the first read says so, not the handshake. */
 const char *tls_engine_why(const struct tls_engine *e);
 /* Largest plaintext of one record: a write of at most this size makes exactly one. After the
  * handshake. */

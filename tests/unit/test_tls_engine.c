@@ -5,9 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -15,15 +13,9 @@
 #include "core/base/mem.h"
 #include "core/tls/tls_ctx_priv.h"
 #include "core/tls/tls_engine.h"
-
-enum { DAY = 24 * 60 * 60 };
+#include "tests/unit/certs.h"
 
 /* ---- certificates on disk -------------------------------------------------------------------- */
-
-struct issued {
-    X509 *x;
-    EVP_PKEY *key;
-};
 
 struct files {
     char dir[64];
@@ -31,76 +23,20 @@ struct files {
     struct issued root;
 };
 
-static void add_ext(X509 *x, X509 *issuer, int nid, const char *value)
-{
-    X509V3_CTX ctx;
-    X509V3_set_ctx(&ctx, issuer, x, NULL, NULL, 0);
-    X509_EXTENSION *e = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
-    assert_non_null(e);
-    assert_int_equal(X509_add_ext(x, e, -1), 1);
-    X509_EXTENSION_free(e);
-}
-
-/* by NULL: self-signed CA. */
-static struct issued issue(const struct issued *by, const char *name, const char *san,
-                           const char *eku, long from, long to)
-{
-    struct issued r = {X509_new(), EVP_EC_gen("P-256")};
-    assert_true(r.x != NULL && r.key != NULL);
-    X509_set_version(r.x, X509_VERSION_3);
-    ASN1_INTEGER_set(X509_get_serialNumber(r.x), (long)(1000 + random() % 1000000));
-    X509_gmtime_adj(X509_getm_notBefore(r.x), from);
-    X509_gmtime_adj(X509_getm_notAfter(r.x), to);
-    X509_NAME_add_entry_by_txt(X509_get_subject_name(r.x), "CN", MBSTRING_UTF8,
-                               (const unsigned char *)name, -1, -1, 0);
-    X509 *issuer = by != NULL ? by->x : r.x;
-    X509_set_issuer_name(r.x, X509_get_subject_name(issuer));
-    X509_set_pubkey(r.x, r.key);
-    add_ext(r.x, issuer, NID_basic_constraints, by != NULL ? "CA:FALSE" : "critical,CA:TRUE");
-    if (san != NULL)
-        add_ext(r.x, issuer, NID_subject_alt_name, san);
-    if (eku != NULL)
-        add_ext(r.x, issuer, NID_ext_key_usage, eku);
-    assert_true(X509_sign(r.x, by != NULL ? by->key : r.key, EVP_sha256()) > 0);
-    return r;
-}
-
-static void issued_free(struct issued *i)
-{
-    X509_free(i->x);
-    EVP_PKEY_free(i->key);
-}
-
-static FILE *create(char path[96], const char *dir, const char *name)
-{
-    snprintf(path, 96, "%s/%s", dir, name);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    return f;
-}
-
-static void write_cert(char path[96], const char *dir, const char *name, X509 *x)
-{
-    FILE *f = create(path, dir, name);
-    assert_int_equal(PEM_write_X509(f, x), 1);
-    fclose(f);
-}
-
-static void write_key(char path[96], const char *dir, const char *name, EVP_PKEY *k)
-{
-    FILE *f = create(path, dir, name);
-    assert_int_equal(PEM_write_PrivateKey(f, k, NULL, NULL, 0, NULL, NULL), 1);
-    fclose(f);
-}
-
 /* A leaf for alpha.lab and *.alpha.lab under a root. */
 static void files_make(struct files *f, const char *eku, long from, long to)
 {
     snprintf(f->dir, sizeof f->dir, "/tmp/test_tls_engine.XXXXXX");
     assert_non_null(mkdtemp(f->dir));
-    f->root = issue(NULL, "Test Root", NULL, NULL, -DAY, DAY);
-    struct issued leaf = issue(&f->root, "alpha", "DNS:alpha.lab,DNS:*.alpha.lab", eku, from, to);
-    struct issued other = issue(&f->root, "other", "DNS:other.lab", NULL, -DAY, DAY);
+    f->root = issue((struct wish){.name = "Test Root"});
+    struct issued leaf = issue((struct wish){.by = &f->root,
+                                             .name = "alpha",
+                                             .san = "DNS:alpha.lab,DNS:*.alpha.lab",
+                                             .eku = eku,
+                                             .from = from,
+                                             .to = to});
+    struct issued other =
+        issue((struct wish){.by = &f->root, .name = "other", .san = "DNS:other.lab"});
     write_cert(f->ca, f->dir, "ca.pem", f->root.x);
     write_cert(f->cert, f->dir, "cert.pem", leaf.x);
     write_key(f->key, f->dir, "key.pem", leaf.key);
@@ -120,64 +56,6 @@ static void files_remove(struct files *f)
 }
 
 /* ---- two engines ----------------------------------------------------------------------------- */
-
-static struct tls_ctx *make_ctx(const struct tls_identity *id, size_t n, const char *ca,
-                                int minimum)
-{
-    struct buf errors = BUF_INIT(4096);
-    struct tls_settings s = {id, n, ca, minimum};
-    struct tls_ctx *c = tls_ctx_new(&s, &errors);
-    if (c == NULL)
-        fail_msg("%s", errors.p);
-    buf_free(&errors);
-    return c;
-}
-
-static struct tls_ctx *selfsigned_ctx(const char *domain, int minimum)
-{
-    struct tls_identity id = {domain, NULL, NULL};
-    return make_ctx(&id, 1, NULL, minimum);
-}
-
-/* Moves wire bytes, `step` at a time; false when there were none. */
-static bool carry(struct tls_engine *from, struct tls_engine *to, size_t step)
-{
-    struct str w = tls_engine_wire(from);
-    if (w.n == 0)
-        return false;
-    if (w.n > step)
-        w.n = step;
-    assert_true(tls_engine_put_wire(to, w));
-    tls_engine_wire_taken(from, w.n);
-    return true;
-}
-
-struct pair {
-    struct tls_engine *client, *server;
-    enum tls_result cr, sr;
-};
-
-static struct pair shake(struct tls_ctx *cc, const char *as, const char *sni, struct tls_ctx *sc,
-                         const char *domain, size_t step)
-{
-    struct pair p = {tls_engine_new(cc, false, as, sni), tls_engine_new(sc, true, domain, NULL),
-                     TLS_WANT_WIRE, TLS_WANT_WIRE};
-    assert_true(p.client != NULL && p.server != NULL);
-    bool moved;
-    do {
-        p.cr = tls_engine_handshake(p.client);
-        moved = carry(p.client, p.server, step);
-        p.sr = tls_engine_handshake(p.server);
-        moved = carry(p.server, p.client, step) || moved;
-    } while (moved);
-    return p;
-}
-
-static void pair_free(struct pair *p)
-{
-    tls_engine_free(p->client);
-    tls_engine_free(p->server);
-}
 
 static void pass(struct tls_engine *from, struct tls_engine *to, struct str text)
 {
@@ -204,7 +82,7 @@ static void exchange(int minimum, const char *protocol, size_t step)
     assert_string_equal(peer->protocol, protocol);
     assert_true(peer->has_certificate);
     assert_false(peer->chain_ok);
-    assert_string_equal(peer->why, "self-signed certificate");
+    assert_string_equal(peer->why, "self-signed");
     assert_false(peer->resumed);
     assert_true(tls_engine_peer(p.client)->has_certificate);
 
@@ -313,7 +191,8 @@ static void test_not_tls(void **state)
     assert_int_equal(tls_engine_handshake(e), TLS_WANT_WIRE);
     assert_true(tls_engine_put_wire(e, STR("\x15\x03\x03\x00\x02\x02\x2e")));
     assert_int_equal(tls_engine_handshake(e), TLS_ERROR);
-    assert_string_equal(tls_engine_why(e), "peer sent alert: certificate unknown");
+    assert_string_equal(tls_engine_why(e),
+                        "the peer refused our certificate: it gave no precise reason (alert 46)");
     tls_engine_free(e);
     tls_ctx_unref(c);
 }
@@ -376,6 +255,20 @@ static void test_wire_in_is_bounded(void **state)
     tls_ctx_unref(c);
 }
 
+static void assert_verdict(const struct tls_engine *e, bool ok, const char *what, bool over)
+{
+    const struct tls_peer *p = tls_engine_peer(e);
+    time_t at = over ? p->not_after : p->not_before;
+    struct tm tm;
+    char date[32], want[TLS_WHY_MAX];
+    strftime(date, sizeof date, "%Y-%m-%d", gmtime_r(&at, &tm));
+    const size_t n = strlen(what);
+    snprintf(want, sizeof want, "%s%s", what, n > 0 && what[n - 1] == ' ' ? date : "");
+    assert_string_equal(p->why, want);
+    assert_int_equal(p->chain_ok, ok);
+    assert_false(p->self_signed);
+}
+
 static void verified(const char *eku, long from, long to, bool ok, const char *why)
 {
     struct files f;
@@ -386,10 +279,9 @@ static void verified(const char *eku, long from, long to, bool ok, const char *w
     assert_int_equal(p.cr, TLS_OK);
     assert_int_equal(p.sr, TLS_OK);
     /* As client and as server alike. */
-    assert_string_equal(tls_engine_peer(p.server)->why, why);
-    assert_string_equal(tls_engine_peer(p.client)->why, why);
-    assert_int_equal(tls_engine_peer(p.server)->chain_ok, ok);
-    assert_int_equal(tls_engine_peer(p.client)->chain_ok, ok);
+    assert_verdict(p.server, ok, why, to < 0);
+    assert_verdict(p.client, ok, why, to < 0);
+    assert_int_equal(tls_engine_peer(p.server)->in_time, from < 0 && to > 0);
     pair_free(&p);
     tls_ctx_unref(a);
     files_remove(&f);
@@ -401,9 +293,96 @@ static void test_chain_verdicts(void **state)
     verified(NULL, -DAY, DAY, true, "");
     verified("serverAuth", -DAY, DAY, true, "");
     verified("clientAuth", -DAY, DAY, true, "");
-    verified("codeSigning", -DAY, DAY, false, "the certificate is not meant for TLS");
-    verified(NULL, -3 * DAY, -2 * DAY, false, "certificate has expired");
-    verified(NULL, DAY, 2 * DAY, false, "certificate is not yet valid");
+    verified("codeSigning", -DAY, DAY, false, "not meant for TLS");
+    verified(NULL, -3 * DAY, -2 * DAY, false, "expired on ");
+    verified(NULL, DAY, 2 * DAY, false, "not valid before ");
+    verified("codeSigning", -3 * DAY, -2 * DAY, false, "expired on ");
+}
+
+/* ---- our certificate, as the peer sees it ---------------------------------------------------- */
+
+/* An alert in clear, as the answer to a client's first flight. */
+static void test_alerts(void **state)
+{
+    (void)state;
+    static const struct {
+        unsigned char alert;
+        const char *want;
+    } rows[] = {
+        {40, "peer sent alert: handshake failure"},
+        {42, "the peer refused our certificate: it calls it bad (alert 42)"},
+        {43, "the peer refused our certificate: it does not support its type (alert 43)"},
+        {44, "the peer refused our certificate: revoked (alert 44)"},
+        {45, "the peer refused our certificate: expired (alert 45)"},
+        {46, "the peer refused our certificate: it gave no precise reason (alert 46)"},
+        {47, "peer sent alert: illegal parameter"},
+        {48, "the peer refused our certificate: it does not know the issuer (alert 48)"},
+        {49, "the peer refused our certificate: access denied (alert 49)"},
+        {51, "peer sent alert: decrypt error"},
+        {80, "peer sent alert: internal error"},
+        {116, "the peer refused our certificate: it demands one and got none that it can use "
+              "(alert 116)"},
+    };
+    struct tls_ctx *c = selfsigned_ctx("beta.lab", TLS1_2_VERSION);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct tls_engine *e = tls_engine_new(c, false, NULL, "alpha.lab");
+        const char wire[] = {0x15, 3, 3, 0, 2, 2, (char)rows[i].alert};
+        assert_int_equal(tls_engine_handshake(e), TLS_WANT_WIRE);
+        assert_true(tls_engine_put_wire(e, (struct str){wire, sizeof wire}));
+        assert_int_equal(tls_engine_handshake(e), TLS_ERROR);
+        assert_string_equal(tls_engine_why(e), rows[i].want);
+        tls_engine_free(e);
+    }
+    tls_ctx_unref(c);
+}
+
+/* A strict peer by OpenSSL itself: it trusts nobody, and as server demands a certificate. */
+static SSL *strict_peer(SSL_CTX **ctx, bool server, int version, const struct issued *own)
+{
+    *ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
+    SSL_CTX_set_min_proto_version(*ctx, version);
+    SSL_CTX_set_max_proto_version(*ctx, version);
+    SSL_CTX_set_verify(*ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    assert_int_equal(SSL_CTX_use_cert_and_key(*ctx, own->x, own->key, NULL, 1), 1);
+    SSL *s = SSL_new(*ctx);
+    SSL_set_bio(s, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+    if (server)
+        SSL_set_accept_state(s);
+    else
+        SSL_set_connect_state(s);
+    return s;
+}
+
+static void refused_by(bool server, int version, bool first_read)
+{
+    SSL_CTX *ctx;
+    struct issued own = issue((struct wish){.name = "strict"});
+    struct tls_ctx *c = selfsigned_ctx("alpha.lab", TLS1_2_VERSION);
+    struct tls_engine *e = tls_engine_new(c, !server, NULL, server ? "strict.lab" : NULL);
+    SSL *s = strict_peer(&ctx, server, version, &own);
+    assert_int_equal(against(s, e), first_read ? TLS_OK : TLS_ERROR);
+    if (first_read) {
+        char b[16];
+        size_t n;
+        assert_string_equal(tls_engine_why(e), "");
+        assert_int_equal(tls_engine_read(e, b, sizeof b, &n), TLS_ERROR);
+    }
+    assert_string_equal(tls_engine_why(e),
+                        "the peer refused our certificate: it does not know the issuer (alert 48)");
+    SSL_free(s);
+    SSL_CTX_free(ctx);
+    tls_engine_free(e);
+    tls_ctx_unref(c);
+    issued_free(&own);
+}
+
+static void test_our_certificate_is_refused(void **state)
+{
+    (void)state;
+    refused_by(true, TLS1_3_VERSION, true);
+    refused_by(true, TLS1_2_VERSION, false);
+    refused_by(false, TLS1_3_VERSION, false);
+    refused_by(false, TLS1_2_VERSION, false);
 }
 
 /* The certificate that a client sees, by OpenSSL itself. */
@@ -449,7 +428,7 @@ static void refused(const char *cert, const char *key, const char *ca, const cha
 {
     struct buf errors = BUF_INIT(4096);
     struct tls_identity id = {"alpha.lab", cert, key};
-    struct tls_settings s = {&id, 1, ca, TLS1_2_VERSION};
+    struct tls_settings s = {&id, 1, ca, TLS1_2_VERSION, false};
     assert_null(tls_ctx_new(&s, &errors));
     assert_string_equal(errors.p, want);
     buf_free(&errors);
@@ -484,7 +463,7 @@ static void test_expired_is_a_warning(void **state)
     files_make(&f, NULL, -3 * DAY, -2 * DAY);
     struct buf errors = BUF_INIT(4096);
     struct tls_identity id = {"alpha.lab", f.cert, f.key};
-    struct tls_settings s = {&id, 1, NULL, TLS1_2_VERSION};
+    struct tls_settings s = {&id, 1, NULL, TLS1_2_VERSION, false};
     struct tls_ctx *c = tls_ctx_new(&s, &errors);
     assert_non_null(c);
     char want[160];
@@ -517,7 +496,7 @@ static void test_out_of_memory(void **state)
     for (unsigned long n = 1; n < 8; n++) {
         struct buf errors = BUF_INIT(4096);
         struct tls_identity id = {"alpha.lab", NULL, NULL};
-        struct tls_settings s = {&id, 1, NULL, TLS1_2_VERSION};
+        struct tls_settings s = {&id, 1, NULL, TLS1_2_VERSION, false};
         mem_fail_after(n);
         struct tls_ctx *c = tls_ctx_new(&s, &errors);
         struct tls_engine *e = c != NULL ? tls_engine_new(c, true, NULL, NULL) : NULL;
@@ -542,6 +521,8 @@ int main(void)
         cmocka_unit_test(test_close_notify_and_memory),
         cmocka_unit_test(test_wire_in_is_bounded),
         cmocka_unit_test(test_chain_verdicts),
+        cmocka_unit_test(test_alerts),
+        cmocka_unit_test(test_our_certificate_is_refused),
         cmocka_unit_test(test_identity_choice),
         cmocka_unit_test(test_bad_files),
         cmocka_unit_test(test_expired_is_a_warning),
