@@ -90,6 +90,8 @@ static void check_auth(struct schema_load *l, const struct cfg_link *k, size_t i
                      "the router of jabberd2 takes a password; its STARTTLS is security_mode");
     if (k->protocol == PROTOCOL_S2S && k->auth == LINK_AUTH_TLS_PASSWORD)
         schema_error(l, "links", i, "auth", "an s2s link proves itself by dialback, or by \"tls\"");
+    if (k->protocol == PROTOCOL_S2S && k->security_mode == SECURITY_NO_TLS)
+        schema_error(l, "links", i, "security_mode", "auth \"tls\" needs TLS");
     if (k->certificate == NULL && !schema_is_set(l, "links", i, "certificate"))
         schema_error(l, "links", i, "auth", "needs certificate and key: what we show the inside");
     bool known = schema_is_set(l, "links", i, "store_file") || k->nauthlist > 0;

@@ -165,6 +165,7 @@ static void pair_proven(struct in_session *in, const struct gw_action *a)
         list_remove(&in->node);
         list_append(&in->front->in_proven, &in->node);
     }
+    front_works(in->front);
     if (in->front->link != NULL)
         return;
     for (size_t i = 0; i < w->nlinks; i++)
@@ -240,6 +241,9 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
 {
     struct in_session *in = (struct in_session *)s;
     const struct tls_peer *tls = conn_tls_peer(s->conn);
+    if (reason == END_UNTRUSTED)
+        front_alarm(in->front, link_alarm_of(in->m.verdict),
+                    str_c(trust_reason_text(in->m.verdict)));
     log_ev(&s->log, LOG_INFO, "s2s.closed", KV_C("reason", end_reason_name(reason)),
            KV_I("stanzas", in->stanzas), KV_I("bytes_in", conn_bytes_in(s->conn)),
            KV_I("bytes_out", conn_bytes_out(s->conn)),

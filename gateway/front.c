@@ -70,3 +70,18 @@ void front_close(struct front *f)
     tls_ctx_unref(f->tls);
     f->tls = NULL;
 }
+
+void front_alarm(struct front *f, const char *kind, struct str text)
+{
+    char why[ALARM_TEXT_MAX];
+    if (f->link == NULL || f->draining)
+        return;
+    str_copy(why, sizeof why, text);
+    alarm_raise(&f->w->alarms, kind, f->link->kit->c->name, why, loop_now(&f->w->loop));
+}
+
+void front_works(struct front *f)
+{
+    if (f->link != NULL)
+        alarm_clear_all(&f->w->alarms, "link.", f->link->kit->c->name, loop_now(&f->w->loop));
+}

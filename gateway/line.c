@@ -27,14 +27,9 @@ static const char *label(const struct link_session *ls)
 /* The kind of alarm for the way in which a session failed; NULL: none (we ended it). */
 static const char *alarm_kind(const struct link_session *ls, enum end_reason reason)
 {
-    static const char *const untrusted[] = {
-#define X(id, name, ok) "link." name,
-        TRUST_REASONS(X)
-#undef X
-    };
     switch (reason) {
     case END_UNTRUSTED:
-        return is_jabberd2(ls) ? "link.certificate" : untrusted[ls->m.client.verdict];
+        return link_alarm_of(is_jabberd2(ls) ? ls->m.jabberd2.verdict : ls->m.client.verdict);
     case END_UNAUTHORIZED:
         return "link.refused";
     case END_CONFLICT:

@@ -375,6 +375,16 @@ bool link_address(struct worker *w, const struct endpoint *e)
     return false;
 }
 
+const char *link_alarm_of(enum trust_reason verdict)
+{
+    static const char *const kinds[] = {
+#define X(id, name, ok) "link." name,
+        TRUST_REASONS(X)
+#undef X
+    };
+    return kinds[verdict];
+}
+
 void link_count(struct link *k, enum link_direction d, enum stanza_kind kind, size_t bytes)
 {
     struct link_traffic *t = &k->traffic[d][kind];

@@ -115,6 +115,7 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
         return;
     switch (a->kind) {
     case ACT_READY:
+        front_works(p->front);
         remote_stream_ready(p->remote);
         break;
     case ACT_PAIR:
@@ -172,6 +173,8 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
 {
     struct out_session *o = (struct out_session *)s;
     const struct tls_peer *tls = conn_tls_peer(s->conn);
+    if (reason == END_UNTRUSTED)
+        front_alarm(o->front, link_alarm_of(o->m.verdict), str_c(trust_reason_text(o->m.verdict)));
     log_ev(&s->log, LOG_INFO, "s2s.closed", KV_C("reason", end_reason_name(reason)),
            KV_I("stanzas", o->stanzas), KV_I("bytes_in", conn_bytes_in(s->conn)),
            KV_I("bytes_out", conn_bytes_out(s->conn)),
@@ -297,6 +300,7 @@ static void dial_failed(struct peer *p, const char *why, bool unresolved)
 {
     log_ev(&p->w->ctx, LOG_NOTICE, "s2s.dial.failed", KV_C("peer", p->domain),
            KV_I("target", p->target), KV_C("msg", why));
+    front_alarm(p->front, "link.connect", str_c(why));
     remote_dial_failed(p->remote, str_c(why), unresolved, loop_now(&p->w->loop));
     peer_kick(p);
 }

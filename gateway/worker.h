@@ -273,6 +273,11 @@ void front_close(struct front *f); /* frees everything; its streams are gone */
 /* A stanza of ours for the other side of this front that failed. */
 void front_failed(struct front *f, struct span stanza, const char *condition, struct str text);
 
+/* What the streams of an s2s link have to report as an alarm, and that it works again; nothing is
+ * reported of the world, where failing is others' affair. */
+void front_alarm(struct front *f, const char *kind, struct str text);
+void front_works(struct front *f);
+
 /* ---- accept.c ---- */
 /* Listens at these addresses ("address:port"), unless it does already. */
 bool accept_open(struct front *f, char *const *at, size_t n, struct buf *why);
@@ -332,6 +337,7 @@ size_t link_queued(const struct worker *w); /* stanzas in the queues of s2s link
 void link_dump(struct worker *w);
 void link_free_if_gone(struct link *k);
 bool link_address(struct worker *w, const struct endpoint *e); /* an end of some link */
+const char *link_alarm_of(enum trust_reason verdict);          /* the kind of alarm for a refusal */
 void link_count(struct link *k, enum link_direction d, enum stanza_kind kind, size_t bytes);
 
 /* ---- line.c ---- */

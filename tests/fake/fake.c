@@ -37,7 +37,8 @@ static bool random_bytes(void *ctx, unsigned char *out, size_t n)
 
 void fake_init(struct fake *f, uint64_t seed)
 {
-    *f = (struct fake){.now = 1000, .seed = seed, .env = {now_ms, random_bytes, f}};
+    *f = (struct fake){
+        .now = 1000, .seed = seed, .env = {.now_ms = now_ms, .random = random_bytes, .ctx = f}};
 }
 
 /* A link needs a file with its password; it is read while the text is parsed. */
@@ -48,6 +49,19 @@ static bool write_secret(char *path)
     if (fd >= 0)
         close(fd);
     return ok;
+}
+
+/* That of the whole configuration. */
+static const char *inside_mode(const char *text)
+{
+    static const char *const modes[] = {"no-tls", "tls-required"};
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        char line[64];
+        snprintf(line, sizeof line, "security_mode = \"%s\"", modes[i]);
+        if (strstr(text, line) != NULL)
+            return modes[i];
+    }
+    return "tls-optional";
 }
 
 struct gateway_config *fake_config(const char *text)
@@ -61,10 +75,13 @@ struct gateway_config *fake_config(const char *text)
             buf_puts(&all, "\ndomains = ({name = \"alpha.lab\";}, {name = \"gamma.lab\";});");
         if (strstr(text, "privacy_mode") == NULL)
             buf_puts(&all, "\nprivacy_mode = \"off\";");
-        buf_printf(&all,
-                   "\nlinks = ({name = \"core\"; address = \"127.0.0.1:7400\"; "
-                   "component = \"edge.alpha.lab\"; secret_file = \"%s\";});\n",
-                   secret);
+        if (strstr(text, "links") == NULL)
+            buf_printf(&all,
+                       "\nlinks = ({name = \"core\"; address = \"127.0.0.1:7400\"; "
+                       "component = \"edge.alpha.lab\"; secret_file = \"%s\";},"
+                       "{name = \"inside\"; protocol = \"s2s\"; address = \"127.0.0.1:7401\"; "
+                       "listen = [\"127.0.0.1:7402\"]; security_mode = \"%s\";});\n",
+                       secret, inside_mode(text));
         c = gateway_config_parse("/tmp/test.conf", buf_view(&all), &errors);
     }
     unlink(secret);

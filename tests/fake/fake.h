@@ -18,8 +18,9 @@ uint64_t fake_next(struct fake *f); /* the next number of the sequence */
 size_t fake_below(struct fake *f, size_t below);
 
 /* A snapshot from the text of a configuration file. What every test wants is added when the text
- * does not mention it: the domains alpha.lab and gamma.lab, privacy_mode "off", a link. NULL when
- * the text is no good; the errors went to stderr. */
+ * does not mention it: the domains alpha.lab and gamma.lab, privacy_mode "off", and two links,
+ * "core" (component) and "inside" (s2s, in the security_mode that the text names). NULL when the
+ * text is no good; the errors went to stderr. */
 struct gateway_config *fake_config(const char *text);
 
 /* "new", and "old" as a previous one. */

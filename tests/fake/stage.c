@@ -42,7 +42,83 @@ static bool ends_with(struct str s, const char *tail)
     return s.n >= n && memcmp(s.p + s.n - n, tail, n) == 0;
 }
 
+/* ---- two sides ------------------------------------------------------------------------------- */
+
+static const struct key_hash known_keys[] = {{KEY_HASH_SHA256, {1, 2, 3}}};
+static const struct link_trust trust = {
+    .auth = LINK_AUTH_TLS, .authlist = known_keys, .nauthlist = 1};
+
+const struct stage_side stage_sides[STAGE_SIDES] = {
+    {NULL, false, false},    {"inside", false, false}, {"inside", true, false},
+    {"inside", false, true}, {"inside", true, true},
+};
+
+const struct stage_side *stage_side_of(unsigned char first)
+{
+    return &stage_sides[first & 0x40 ? 1 + (first & 0x3f) / 3 % (STAGE_SIDES - 1) : 0];
+}
+
+static bool inside(const struct stage *s)
+{
+    return s->side.link != NULL;
+}
+
+static void look(struct stage *s, const struct gateway_config *cfg)
+{
+    s->cfg = s->side.cfg = cfg;
+    for (size_t i = 0; s->where.link != NULL && i < cfg->nlinks; i++)
+        if (strcmp(cfg->links[i].name, s->where.link) == 0) {
+            s->link = cfg->links[i];
+            s->side.link = &s->link;
+        }
+    if ((s->where.link != NULL) != inside(s))
+        abort();
+    if (s->where.certificates)
+        s->link.auth = LINK_AUTH_TLS;
+}
+
+const char *stage_turn(const struct stage *s, const char *text)
+{
+    static const char *const names[] = {"alpha.lab", "beta.lab", "gamma.lab", "delta.lab"};
+    static char turned[4096];
+    size_t n = 0;
+    while (inside(s) && *text != '\0') {
+        size_t i = 0;
+        while (i < 4 && strncmp(text, names[i], strlen(names[i])) != 0)
+            i++;
+        const char *put = i < 4 ? names[i ^ 1] : text;
+        size_t len = i < 4 ? strlen(put) : 1;
+        if (n + len >= sizeof turned)
+            abort();
+        memcpy(turned + n, put, len);
+        n += len;
+        text += i < 4 ? strlen(names[i]) : 1;
+    }
+    turned[n] = '\0';
+    return inside(s) ? turned : text;
+}
+
+/* Whom a proven pair may name: one of us and one of them, and which end is whose. */
+static bool right_way(const struct stage *s, struct str local, struct str remote)
+{
+    bool ours = gateway_config_domain(s->cfg, local) != NULL;
+    bool theirs = gateway_config_domain(s->cfg, remote) != NULL;
+    return ours == !inside(s) && theirs == inside(s);
+}
+
+static void check_pairs(struct stage *s, const struct authz *a)
+{
+    for (size_t i = 0; i < a->n; i++)
+        must(s, right_way(s, str_c(a->v[i].local), str_c(a->v[i].remote)),
+             "a pair has one end here and one there");
+}
+
 /* ---- what must hold after every step --------------------------------------------------------- */
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
 
 static bool armed(const struct stage *s, enum gw_timer t)
 {
@@ -54,10 +130,25 @@ static bool verify_sent(const struct stage *s)
     return s->out.verify.count > 0 && s->out.state == S2S_OUT_READY; /* some are sent at once */
 }
 
+/* Inside, where dialback is not needed, nobody is asked; where a certificate is, nothing goes
+ * without. */
+static void check_trust(struct stage *s, bool proven)
+{
+    const struct s2s_in *m = &s->in;
+    bool certified = m->encrypted && m->judged && trust_ok(m->verdict);
+    if (s->where.trusted_address || s->where.certificates)
+        must(s, s->ntickets == 0, "nobody is asked about a peer that needs no dialback");
+    if (s->where.certificates && !s->where.trusted_address)
+        must(s, !proven || certified, "where certificates decide, one proves every pair");
+    must(s, !m->judged || trust_ok(m->verdict), "a refused certificate ends the stream");
+}
+
 static void check_in(struct stage *s)
 {
     const struct s2s_in *m = &s->in;
     bool proven = authz_first(&m->authz, AUTHZ_VALID) != NULL;
+    check_trust(s, proven);
+    check_pairs(s, &m->authz);
     if (m->state == S2S_IN_CLOSING) {
         must(s,
              armed(s, TIMER_STATE) && !armed(s, TIMER_SETUP) && !armed(s, TIMER_KEEPALIVE) &&
@@ -73,8 +164,9 @@ static void check_in(struct stage *s)
     must(s, !armed(s, TIMER_ASKED) || (!proven && m->answered_verify),
          "only a stream that merely asked us lingers");
     must(s,
-         authz_count(&m->authz, AUTHZ_ASKED) <= s->cfg->limits.pending_dialbacks &&
-             m->authz.n <= s->cfg->limits.pairs_per_stream,
+         authz_count(&m->authz, AUTHZ_ASKED) <=
+                 larger(s->asked_before, s->cfg->limits.pending_dialbacks) &&
+             m->authz.n <= larger(s->pairs_before, s->cfg->limits.pairs_per_stream),
          "the ledger keeps its limits");
 }
 
@@ -82,12 +174,15 @@ static void check_out(struct stage *s)
 {
     const struct s2s_out *m = &s->out;
     bool ready = m->state == S2S_OUT_READY;
+    must(s, !ready || !s->where.certificates || (m->encrypted && m->judged && trust_ok(m->verdict)),
+         "where certificates decide, nothing is ready without");
     must(s, !armed(s, TIMER_ASKED), "TIMER_ASKED is not for outgoing streams");
     if (m->state == S2S_OUT_CLOSING) {
         must(s, armed(s, TIMER_STATE) && !armed(s, TIMER_SETUP) && !armed(s, TIMER_KEEPALIVE),
              "CLOSING has its deadline and no other timer");
         return;
     }
+    check_pairs(s, &m->authz);
     must(s, armed(s, TIMER_SETUP) == !ready && armed(s, TIMER_KEEPALIVE) == ready,
          "set-up has a deadline, a ready stream is kept alive");
     must(s,
@@ -200,6 +295,9 @@ static void carry_out(struct stage *s, const struct gw_actions *all, const struc
     case ACT_DROP:
         line(s, "DROP");
         break;
+    case ACT_UNDELIVERED:
+        must(s, false, "only links have stanzas that come back");
+        break;
     case ACT_ASK:
         ask(s, a);
         break;
@@ -300,9 +398,12 @@ void stage_kind(struct stage *s, enum gw_ev kind, const char *text)
     stage_event(s, (struct gw_event){.kind = kind, .u.text = str_c(text)});
 }
 
-void stage_tls_up(struct stage *s)
+void stage_tls_up(struct stage *s, enum stage_cert cert)
 {
-    static const struct tls_peer tls = {.protocol = "TLSv1.3", .cipher = "TLS_AES_128_GCM_SHA256"};
+    struct tls_peer tls = {.protocol = "TLSv1.3", .cipher = "TLS_AES_128_GCM_SHA256"};
+    tls.has_certificate = tls.self_signed = tls.in_time = cert != STAGE_CERT_NONE;
+    if (cert == STAGE_CERT_KNOWN)
+        memcpy(tls.key_sha256, known_keys[0].bytes, sizeof tls.key_sha256);
     s->handshaking = false;
     stage_event(s, (struct gw_event){.kind = EV_TLS_UP, .u.tls = &tls});
 }
@@ -326,9 +427,9 @@ void stage_verdict(struct stage *s, uint32_t ticket, enum verdict v)
 
 void stage_config(struct stage *s, const struct gateway_config *cfg)
 {
-    s->cfg = cfg;
-    s2s_in_set_config(&s->in, cfg);
-    s2s_out_set_config(&s->out, cfg);
+    look(s, cfg);
+    s->pairs_before = s->in.authz.n;
+    s->asked_before = authz_count(&s->in.authz, AUTHZ_ASKED);
     stage_event(s, (struct gw_event){.kind = EV_POLICY_CHANGED});
 }
 
@@ -358,12 +459,22 @@ void stage_time(struct stage *s, uint64_t ms)
 bool stage_open(struct stage *s, bool outgoing, const struct gateway_config *cfg, const char *local,
                 const char *remote, uint64_t seed)
 {
+    return stage_open_at(s, &(struct stage_side){0}, outgoing, cfg, local, remote, seed);
+}
+
+bool stage_open_at(struct stage *s, const struct stage_side *where, bool outgoing,
+                   const struct gateway_config *cfg, const char *local, const char *remote,
+                   uint64_t seed)
+{
     memset(s, 0, sizeof *s);
     s->outgoing = outgoing;
-    s->cfg = cfg;
+    s->where = *where;
+    look(s, cfg);
     fake_init(&s->fake, seed);
-    s2s_in_init(&s->in, cfg, &fake_secrets, &s->fake.env);
-    bool ok = s2s_out_init(&s->out, cfg, &fake_secrets, str_c(local), str_c(remote));
+    s2s_in_init(&s->in, &s->side, &fake_secrets, &s->fake.env);
+    bool ok = s2s_out_init(&s->out, &s->side, &fake_secrets, str_c(local), str_c(remote));
+    s->in.trusted_address = where->trusted_address;
+    s->in.trust = s->out.trust = where->certificates ? &trust : NULL;
     s->framer = ok ? framer_new(CONTENT_SERVER, &framer_limits_unauthenticated) : NULL;
     if (s->framer == NULL)
         return false;
@@ -383,6 +494,7 @@ void stage_any(struct stage *s, enum gw_ev kind, const char *xml)
 {
     struct framer *f = framer_new(CONTENT_SERVER, &framer_limits_default);
     struct framer_event head, fe;
+    xml = stage_turn(s, xml);
     if (f == NULL || !framer_feed(f, str_c(xml)) || framer_next(f, &head) != FRAMER_EVENT)
         abort();
     static const struct tls_peer tls = {.protocol = "TLSv1.3"};
@@ -402,7 +514,8 @@ void stage_any(struct stage *s, enum gw_ev kind, const char *xml)
         else
             ev.u.nonza = fe.nonza;
     } else if (kind == EV_WANT_PAIR || kind == EV_WANT_VERIFY)
-        ev.u.verify = (struct db_request){STR("alpha.lab"), STR("beta.lab"), STR("i"), STR("k")};
+        ev.u.verify =
+            (struct db_request){str_c(s->out.local), str_c(s->out.remote), STR("i"), STR("k")};
     stage_event(s, ev);
     framer_free(f);
 }
@@ -449,12 +562,15 @@ static bool try_one(struct stage *s, unsigned n)
     return true;
 }
 
-const char *stage_try_all(bool outgoing, const struct gateway_config *cfg,
+const char *stage_try_all(const struct stage_side *where, bool outgoing,
+                          const struct gateway_config *cfg,
                           void (*prepare)(struct stage *s, unsigned state), unsigned state)
 {
     for (unsigned n = 0;; n++) {
         struct stage s;
-        if (!stage_open(&s, outgoing, cfg, "alpha.lab", "beta.lab", 1))
+        const char *ours = where->link ? "beta.lab" : "alpha.lab";
+        const char *theirs = where->link ? "alpha.lab" : "beta.lab";
+        if (!stage_open_at(&s, where, outgoing, cfg, ours, theirs, 1))
             return "out of memory";
         prepare(&s, state);
         if (stage_state(&s) != state || s.wrong != NULL)

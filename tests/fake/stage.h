@@ -8,6 +8,20 @@
 #include "gateway/proto/s2s_out.h"
 #include "tests/fake/fake.h"
 
+/* Where a stream looks. */
+struct stage_side {
+    const char *link;     /* of the configuration; NULL: the world */
+    bool trusted_address; /* in */
+    bool certificates;    /* the link's auth becomes tls: a known key proves, nothing else does */
+};
+
+/* All there are, with the configuration of fake_config; the world first. */
+enum { STAGE_SIDES = 5 };
+extern const struct stage_side stage_sides[STAGE_SIDES];
+/* Of a fuzzer's first byte: '0' to '2' the world; inside: 'p' to 'r' proven by nothing yet, 's' to
+ * 'u' by its address, 'v' to 'x' by its certificate, 'y' and 'z' by both. */
+const struct stage_side *stage_side_of(unsigned char first);
+
 enum { STAGE_LINES = 256, STAGE_TICKETS = 64, STAGE_EDGES = 16 };
 
 struct stage {
@@ -16,16 +30,20 @@ struct stage {
     struct s2s_out out;
     struct framer *framer;
     const struct gateway_config *cfg;
+    struct stage_side where;
+    struct side side;
+    struct cfg_link link; /* as the configuration has it, but for auth */
     struct fake fake;
     uint64_t due[GW_TIMER_COUNT]; /* 0: not armed */
     char *lines[STAGE_LINES];     /* what happened, but LOG, TIMER and LIMITS; oldest first */
     size_t nlines;
     uint32_t tickets[STAGE_TICKETS]; /* of questions, in order */
     size_t ntickets;
-    uint64_t asked_within; /* ms that the last question got */
-    bool handshaking;      /* bytes go to the TLS engine: it is not played */
-    bool tag_sent;         /* our closing tag is out */
-    bool deaf;             /* the framer refused the input: nothing is read any more */
+    uint64_t asked_within;             /* ms that the last question got */
+    size_t pairs_before, asked_before; /* when the limits last changed: what is there may stay */
+    bool handshaking;                  /* bytes go to the TLS engine: it is not played */
+    bool tag_sent;                     /* our closing tag is out */
+    bool deaf;                         /* the framer refused the input: nothing is read any more */
     bool over;
     bool overflowed;   /* a step had too many actions or no memory */
     bool quiet;        /* write no lines down */
@@ -36,6 +54,9 @@ struct stage {
 /* `local` and `remote` are for outgoing streams. False: out of memory. Sends EV_OPENED. */
 bool stage_open(struct stage *s, bool outgoing, const struct gateway_config *cfg, const char *local,
                 const char *remote, uint64_t seed);
+bool stage_open_at(struct stage *s, const struct stage_side *where, bool outgoing,
+                   const struct gateway_config *cfg, const char *local, const char *remote,
+                   uint64_t seed);
 void stage_close(struct stage *s);
 
 /* Bytes of the peer, at most `piece` at a time (0: all at once). */
@@ -45,7 +66,10 @@ void stage_event(struct stage *s, struct gw_event ev);
  * header and one element behind it) as far as it needs that. */
 void stage_any(struct stage *s, enum gw_ev kind, const char *xml);
 void stage_kind(struct stage *s, enum gw_ev kind, const char *text); /* text: DRAIN, LOST, ... */
-void stage_tls_up(struct stage *s);
+/* What the peer shows at the TLS handshake: a certificate is known to the link by its key, or not.
+ */
+enum stage_cert { STAGE_CERT_NONE, STAGE_CERT_KNOWN, STAGE_CERT_UNKNOWN };
+void stage_tls_up(struct stage *s, enum stage_cert cert);
 void stage_want_pair(struct stage *s, const char *local);
 void stage_want_verify(struct stage *s, const char *local, const char *id, const char *key);
 void stage_verdict(struct stage *s, uint32_t ticket, enum verdict v);
@@ -63,7 +87,12 @@ unsigned stage_untaken(bool outgoing);
 
 /* Every kind of event in the state that `prepare` makes, each on a stage of its own. Answers what
  * broke; NULL: nothing. */
-const char *stage_try_all(bool outgoing, const struct gateway_config *cfg,
+const char *stage_try_all(const struct stage_side *where, bool outgoing,
+                          const struct gateway_config *cfg,
                           void (*prepare)(struct stage *s, unsigned state), unsigned state);
+
+/* Text written for the world, for the side of this stage: towards the inside alpha.lab and
+ * beta.lab, gamma.lab and delta.lab change places. Valid until the next call. */
+const char *stage_turn(const struct stage *s, const char *text);
 
 #endif

@@ -1,7 +1,7 @@
 /* An incoming S2S stream against arbitrary bytes: framer, machine and timers together. The first
- * byte chooses the security mode and how the rest is cut; a 0x01 byte in it is a moment at which
- * something else than a byte of the peer happens: TLS comes up, time passes, a verdict, a drain.
- * What must hold is checked by tests/fake/stage.c after every step. */
+ * byte chooses the security mode, the side, and how the rest is cut; a 0x01 byte in it is a moment
+ * at which something else than a byte of the peer happens: TLS comes up, time passes, a verdict, a
+ * drain. What must hold is checked by tests/fake/stage.c after every step. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -14,8 +14,8 @@ static void happen(struct stage *s, uint8_t what)
 {
     switch (what % 6) {
     case 0:
-        if (s->handshaking)
-            stage_tls_up(s);
+        if (s->handshaking || s->in.state == S2S_IN_ACCEPTED)
+            stage_tls_up(s, (enum stage_cert)(what / 6 % 3));
         break;
     case 1:
         stage_time(s, 1u << what % 20);
@@ -49,7 +49,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct gateway_config **cfg = &configs[data[0] % 3];
     if (*cfg == NULL && (*cfg = fake_config(modes[data[0] % 3])) == NULL)
         abort();
-    if (!stage_open(&s, false, *cfg, "alpha.lab", "beta.lab", 1))
+    const struct stage_side *where = stage_side_of(data[0]);
+    if (!stage_open_at(&s, where, false, *cfg, where->link ? "beta.lab" : "alpha.lab",
+                       where->link ? "alpha.lab" : "beta.lab", 1))
         abort();
     s.quiet = true;
     for (size_t at = 1; at < size && !s.over;) {

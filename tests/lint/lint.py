@@ -40,7 +40,8 @@ LAYERS = [
     (r"xcp/router[^/]*\.[ch]$", "xcp", PURE2 | {"core/daemon", "core/net", "xcp"}),
     (r"xcp/", "xcp:pure", BASE | {"xcp:pure", "core/stream", "core/xml", "core/tls", "config"}),
     (r"gateway/policy/", "gateway/policy", PURE1 | {"gateway/policy"}),
-    (r"gateway/proto/", "gateway/proto", PURE1 | {"gateway/policy", "gateway/proto"}),
+    (r"gateway/proto/", "gateway/proto", PURE1 | {"gateway/policy", "gateway/proto",
+                                                         "xcp:pure"}),
     (r"gateway/route/", "gateway/route", PURE3),
     (r"gateway/[^/]+$", "gateway", DRIVERS),
 ]

@@ -15,6 +15,7 @@
     "xmlns:db='jabber:server:dialback' from='beta.lab' to='alpha.lab' id='s' version='1.0'>"
 #define TLS      "xmlns='urn:ietf:params:xml:ns:xmpp-tls'"
 #define OFFER    "<stream:features><starttls " TLS "/></stream:features>"
+#define PROCEED  "<proceed " TLS "/>"
 #define NO_OFFER "<stream:features/>"
 #define VALID    "<db:result from='beta.lab' to='alpha.lab' type='valid'/>"
 
@@ -36,18 +37,22 @@ static int free_config(void **state)
 
 static void say(struct stage *s, const char *text)
 {
-    stage_peer(s, str_c(text), 0);
+    stage_peer(s, str_c(stage_turn(s, text)), 0);
 }
 
 static void prepare(struct stage *s, unsigned state)
 {
-    static const char *const step[] = {OPEN, OFFER, "<proceed " TLS "/>", NULL, OPEN};
+    static const char *const step[] = {OPEN, OFFER, PROCEED, NULL, OPEN};
     if (state == S2S_OUT_RESTING) {
         stage_kind(s, EV_LOST, "gone");
     } else if (state == S2S_OUT_READY || state == S2S_OUT_CLOSING) {
+        if (s->where.certificates) {
+            say(s, OPEN OFFER PROCEED);
+            stage_tls_up(s, STAGE_CERT_KNOWN);
+        }
         say(s, OPEN NO_OFFER);
-        stage_want_pair(s, "alpha.lab");
-        stage_want_verify(s, "alpha.lab", "i", "k");
+        stage_want_pair(s, s->out.local);
+        stage_want_verify(s, s->out.local, "i", "k");
         if (state == S2S_OUT_CLOSING)
             stage_kind(s, EV_DRAIN, "stop");
     } else {
@@ -55,17 +60,18 @@ static void prepare(struct stage *s, unsigned state)
             if (step[i] != NULL)
                 say(s, step[i]);
             else
-                stage_tls_up(s);
+                stage_tls_up(s, STAGE_CERT_KNOWN);
     }
 }
 
 static void test_total(void **state)
 {
     (void)state;
-    for (unsigned s = 0; s < S2S_OUT_STATE_COUNT; s++) {
-        const char *wrong = stage_try_all(true, cfg, prepare, s);
+    for (unsigned n = 0; n < STAGE_SIDES * S2S_OUT_STATE_COUNT; n++) {
+        unsigned side = n / S2S_OUT_STATE_COUNT, s = n % S2S_OUT_STATE_COUNT;
+        const char *wrong = stage_try_all(&stage_sides[side], true, cfg, prepare, s);
         if (wrong != NULL)
-            fail_msg("%s: %s", s2s_out_state_name((enum s2s_out_state)s), wrong);
+            fail_msg("side %u, %s: %s", side, s2s_out_state_name((enum s2s_out_state)s), wrong);
     }
 }
 

@@ -94,6 +94,11 @@ static int free_configs(void **state)
     return 0;
 }
 
+static void walk_says(struct stage *s, const char *text, size_t piece)
+{
+    stage_peer(s, str_c(stage_turn(s, text)), piece);
+}
+
 static void walk_ends(struct stage *s, struct fake *f)
 {
     switch (fake_below(f, 5)) {
@@ -119,9 +124,31 @@ static void walk_wishes(struct stage *s, struct fake *f)
     if (!s->outgoing)
         stage_verdict(s, last - (uint32_t)fake_below(f, 2), (enum verdict)fake_below(f, 5));
     else if (fake_below(f, 2))
-        stage_want_pair(s, PICK(f, locals));
+        stage_want_pair(s, stage_turn(s, PICK(f, locals)));
     else
-        stage_want_verify(s, PICK(f, locals), fake_below(f, 2) ? "v1" : "v2", "k");
+        stage_want_verify(s, stage_turn(s, PICK(f, locals)), fake_below(f, 2) ? "v1" : "v2", "k");
+}
+
+static void walk_tls(struct stage *s, struct fake *f)
+{
+    static const enum stage_cert certs[] = {STAGE_CERT_KNOWN, STAGE_CERT_KNOWN, STAGE_CERT_KNOWN,
+                                            STAGE_CERT_UNKNOWN, STAGE_CERT_NONE};
+    stage_tls_up(s, PICK(f, certs));
+}
+
+/* Proving a pair takes both of us. */
+static bool walk_proves(struct stage *s)
+{
+    bool asked = authz_first(s->outgoing ? &s->out.authz : &s->in.authz, AUTHZ_ASKED) != NULL;
+    if (!s->outgoing && asked)
+        stage_verdict(s, s->tickets[s->ntickets - 1], VERDICT_VALID);
+    else if (s->outgoing && asked)
+        walk_says(s, "<db:result from='beta.lab' to='alpha.lab' type='valid'/>", 0);
+    else if (s->outgoing && stage_state(s) == S2S_OUT_READY)
+        stage_want_pair(s, s->out.local);
+    else
+        return false;
+    return true;
 }
 
 /* What a well-behaved peer would say now; without it the walk would seldom get far. */
@@ -141,23 +168,23 @@ static void walk_on(struct stage *s, struct fake *f)
         [S2S_OUT_TLS_FEATURES] = "<stream:features/>",
     };
     const char *says = s->outgoing ? out[stage_state(s)] : in[stage_state(s)];
-    if (s->handshaking)
-        stage_tls_up(s);
-    else if (says != NULL)
-        stage_peer(s, str_c(says), fake_below(f, 2) ? 0 : 5);
+    bool fresh = !s->outgoing && stage_state(s) == S2S_IN_ACCEPTED;
+    if (s->handshaking || (fresh && fake_below(f, 4) == 0)) /* TLS may also come first */
+        walk_tls(s, f);
+    else if (!walk_proves(s) && says != NULL)
+        walk_says(s, says, fake_below(f, 2) ? 0 : 5);
 }
 
 static void walk_step(struct stage *s, struct fake *f)
 {
     size_t dice = fake_below(f, 100);
-    if (dice < 20)
+    if (dice < 35)
         walk_on(s, f);
-    else if (dice < 50)
-        stage_peer(s, str_c(s->outgoing ? PICK(f, out_says) : PICK(f, in_says)),
-                   fake_below(f, 2) ? 0 : 7);
-    else if (dice < 70)
+    else if (dice < 60)
+        walk_says(s, s->outgoing ? PICK(f, out_says) : PICK(f, in_says), fake_below(f, 2) ? 0 : 7);
+    else if (dice < 75)
         walk_wishes(s, f);
-    else if (dice < 85)
+    else if (dice < 88)
         stage_time(s, 1u << fake_below(f, 18));
     else if (dice == 97)
         stage_config(s, configs[fake_below(f, CONFIGS)]);
@@ -170,9 +197,12 @@ static void walk_machine(bool outgoing)
     struct fake f;
     struct stage s;
     fake_init(&f, outgoing ? 11 : 12);
+    unsigned proven[STAGE_SIDES] = {0};
     for (unsigned n = 0; n < EVENTS;) {
-        assert_true(stage_open(&s, outgoing, configs[fake_below(&f, CONFIGS)], "alpha.lab",
-                               "beta.lab", fake_next(&f)));
+        size_t side = fake_below(&f, STAGE_SIDES);
+        assert_true(stage_open_at(&s, &stage_sides[side], outgoing,
+                                  configs[fake_below(&f, CONFIGS)], side ? "beta.lab" : "alpha.lab",
+                                  side ? "alpha.lab" : "beta.lab", fake_next(&f)));
         s.quiet = true;
         for (unsigned more = 3; more > 0; n++) { /* a few events into the dead session too */
             walk_step(&s, &f);
@@ -180,8 +210,14 @@ static void walk_machine(bool outgoing)
                 fail_msg("event %u: broken: %s", n, s.wrong);
             more -= s.over;
         }
+        const struct authz *a = outgoing ? &s.out.authz : &s.in.authz;
+        proven[side] += authz_first(a, AUTHZ_VALID) != NULL;
         stage_close(&s);
     }
+    printf("# proven, by side: %u %u %u %u %u\n", proven[0], proven[1], proven[2], proven[3],
+           proven[4]);
+    for (size_t i = 0; i < STAGE_SIDES; i++) /* it went far on every side */
+        assert_true(proven[i] > 30);
     assert_int_equal(stage_untaken(outgoing), 0);
 }
 

@@ -3,12 +3,16 @@
  * tests/replay/NAME.s2s, line by line; '#' begins a comment line.
  *
  *     in                          the machine: an incoming stream, or
- *     out LOCAL REMOTE            an outgoing one
+ *     out LOCAL REMOTE            an outgoing one; both may be followed by
+ *       LINK [address] [certificates]
+ *                                 of the inside: which link; does the peer's address prove it, do
+ *                                 certificates decide (auth tls)
  *     config: TEXT                a line of the configuration (fake_config adds the rest)
  *
  * Steps:
  *     peer: XML                   bytes of the peer; \n is a line end
- *     tls-up                      the handshake is done
+ *     tls-up[: known|unknown]     the handshake is done; with a certificate that the link knows, or
+ *                                 with another
  *     tls-failed: WHY
  *     verdict: valid|invalid|not-found|timeout|busy [N]
  *                                 answers the N-th question (default: the oldest without answer)
@@ -59,6 +63,8 @@ struct step {
 
 struct script {
     char *name, *local, *remote; /* local NULL: incoming */
+    struct stage_side where;
+    char link[64];
     struct gateway_config *cfg;
     struct step step[STEPS_MAX];
     size_t nsteps;
@@ -75,15 +81,28 @@ static char *copy(const char *s, size_t n)
     return d;
 }
 
+static void read_side(struct script *s, const char *text)
+{
+    if (sscanf(text, " %63s", s->link) != 1)
+        return;
+    s->where.link = s->link;
+    s->where.trusted_address = strstr(text, " address") != NULL;
+    s->where.certificates = strstr(text, " certificates") != NULL;
+}
+
 static void read_machine(struct script *s, const char *line)
 {
     char local[256], remote[256];
-    if (strcmp(line, "in") == 0)
+    int end = 0;
+    if (strcmp(line, "in") == 0 || strncmp(line, "in ", 3) == 0) {
+        read_side(s, line + 2);
         return;
-    if (sscanf(line, "out %255s %255s", local, remote) != 2)
+    }
+    if (sscanf(line, "out %255s %255s%n", local, remote, &end) != 2)
         fail_msg("%s: 'in' or 'out LOCAL REMOTE' expected", s->name);
     s->local = copy(local, strlen(local));
     s->remote = copy(remote, strlen(remote));
+    read_side(s, line + end);
 }
 
 static void read_step(struct script *s, const char *line, unsigned number)
@@ -250,6 +269,13 @@ static void peer(struct stage *s, const char *text, const struct manner *how)
     stage_peer(s, (struct str){all.p + cut, all.n - cut}, how->piece);
 }
 
+static void tls_up(struct stage *s, const char *arg)
+{
+    stage_tls_up(s, strcmp(arg, "known") == 0     ? STAGE_CERT_KNOWN
+                    : strcmp(arg, "unknown") == 0 ? STAGE_CERT_UNKNOWN
+                                                  : STAGE_CERT_NONE);
+}
+
 static void want_verify(struct stage *s, const char *arg)
 {
     char local[256], id[256], key[256];
@@ -267,7 +293,7 @@ static bool take(struct stage *s, const struct step *st, struct progress *at,
     else if (strcmp(w, "close") == 0)
         peer(s, "</stream:stream>", how);
     else if (strcmp(w, "tls-up") == 0)
-        stage_tls_up(s);
+        tls_up(s, arg);
     else if (strcmp(w, "tls-failed") == 0)
         stage_kind(s, EV_TLS_FAILED, arg);
     else if (strcmp(w, "verdict") == 0)
@@ -323,8 +349,8 @@ static void run(struct script *sc, struct stage *s, struct manner how)
 {
     struct progress at = {0, 0};
     mem_fail_after(how.fail);
-    bool open = stage_open(s, sc->local != NULL, sc->cfg, sc->local ? sc->local : "-",
-                           sc->remote ? sc->remote : "-", 7);
+    bool open = stage_open_at(s, &sc->where, sc->local != NULL, sc->cfg,
+                              sc->local ? sc->local : "-", sc->remote ? sc->remote : "-", 7);
     for (size_t i = 0; open && i < sc->nsteps; i++)
         play(sc, &sc->step[i], s, &at, &how);
     if (how.fail == 0 && at.seen < s->nlines)

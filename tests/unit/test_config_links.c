@@ -108,10 +108,8 @@ static const struct {
      "links[x].auth = \"tls\": needs store_file, authlist or ca_file"},
     {COMPONENT ADDRESS "auth = \"tls+password\";" SHOW STORE, "",
      "links[x].secret_file: required but missing"},
-    {COMPONENT ADDRESS SECRET "certificate = \"pem\";", "",
-     ": needs a key beside it"},
-    {COMPONENT ADDRESS SECRET "key = \"pem\";", "",
-     ": needs a certificate beside it"},
+    {COMPONENT ADDRESS SECRET "certificate = \"pem\";", "", ": needs a key beside it"},
+    {COMPONENT ADDRESS SECRET "key = \"pem\";", "", ": needs a certificate beside it"},
     {COMPONENT ADDRESS SECRET "proven_file = \"proven\";", "",
      ": needs peer_name: it is what is remembered"},
     {COMPONENT ADDRESS SECRET "proven_file = \"proven\"; peer_name = \"im.a.lab\";", "", NULL},
@@ -121,8 +119,7 @@ static const struct {
     {COMPONENT ACCEPT LISTEN SECRET, "",
      "links[x].transport = \"accept\": transport \"accept\" needs auth \"tls\" or "
      "\"tls+password\""},
-    {COMPONENT ACCEPT TLS SHOW STORE, "",
-     ": required: the own address that the inside dials"},
+    {COMPONENT ACCEPT TLS SHOW STORE, "", ": required: the own address that the inside dials"},
     {COMPONENT ACCEPT LISTEN ADDRESS TLS SHOW STORE, "",
      "links[x].address = \"10.0.0.5:7400\": not with transport \"accept\""},
     /* s2s */
@@ -138,6 +135,8 @@ static const struct {
     {PROTOCOL("s2s") ADDRESS LISTEN "auth = \"tls+password\";" SHOW STORE, "",
      "links[x].auth = \"tls+password\": an s2s link proves itself by dialback, or by \"tls\""},
     {PROTOCOL("s2s") ADDRESS LISTEN TLS SHOW STORE, "", NULL},
+    {PROTOCOL("s2s") ADDRESS LISTEN TLS SHOW STORE "security_mode = \"no-tls\";", "",
+     "links[x].security_mode = \"no-tls\": auth \"tls\" needs TLS"},
     /* jabberd2 */
     {PROTOCOL("jabberd2") ADDRESS SECRET "component = \"gw1\"; user = \"jabberd\";", "", NULL},
     {PROTOCOL("jabberd2") ADDRESS SECRET "component = \"gw1\";", "",
