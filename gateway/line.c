@@ -19,9 +19,17 @@ static bool is_jabberd2(const struct link_session *ls)
 
 /* ---- alarms ---------------------------------------------------------------------------------- */
 
+/* Who was accepted and has not proven itself wants to be the only line of its link. */
 static const char *label(const struct link_session *ls)
 {
-    return ls->line != NULL ? ls->line->label : ls->kit->c->name;
+    return ls->line != NULL ? ls->line->label : ls->link->lines[0].label;
+}
+
+/* The peer does not let us in: because of our certificate, or of the secret. */
+static const char *refused_kind(const struct link_session *ls)
+{
+    bool certificate = !is_jabberd2(ls) && ls->m.client.end.cert_refused;
+    return certificate ? "link.certificate-refused" : "link.password";
 }
 
 /* The kind of alarm for the way in which a session failed; NULL: none (we ended it). */
@@ -31,7 +39,7 @@ static const char *alarm_kind(const struct link_session *ls, enum end_reason rea
     case END_UNTRUSTED:
         return link_alarm_of(is_jabberd2(ls) ? ls->m.jabberd2.verdict : ls->m.client.verdict);
     case END_UNAUTHORIZED:
-        return "link.refused";
+        return refused_kind(ls);
     case END_CONFLICT:
         return "link.conflict";
     case END_TLS_FAILED:
@@ -87,17 +95,23 @@ static void remember_proven(struct link_session *ls)
            KV_C("msg", written ? NULL : "proven_file cannot be written"));
 }
 
+static void take_back(struct link_session *ls);
+
+/* Who has proven itself takes the place of a connection that may be dead without our knowing it:
+ * what the old one has not sent is taken back before anything new goes out. */
 static void take_over(struct line *l, struct link_session *ls)
 {
     struct link_session *old = l->session;
     if (old == ls)
         return;
+    l->up = false;
     l->session = ls;
     ls->line = l;
     if (old == NULL)
         return;
     log_ev(&old->s.log, LOG_WARN, "link.replaced", KV_I("by", ls->sid));
     old->line = NULL;
+    take_back(old);
     session_drain(&old->s, "replaced by a new connection");
 }
 
@@ -120,11 +134,13 @@ static void went_up(struct link_session *ls)
     l->up = ls->ready = true;
     l->since = loop_now(&w->loop);
     loop_timer_clear(&w->loop, &l->hold_timer);
-    log_ev(&ls->s.log, LOG_NOTICE, "link.up", KV_C("link", l->label),
-           KV_I("held", w->hold.items.count));
+    log_ev(&ls->s.log, LOG_NOTICE, "link.up", KV_C("link", l->label));
     alarm_clear_all(&w->alarms, "link.", l->label, l->since);
     remember_proven(ls);
+    size_t held = w->hold.items.count;
     hold_sweep(w);
+    if (w->hold.items.count < held)
+        log_ev(&ls->s.log, LOG_INFO, "link.held.sent", KV_I("stanzas", held - w->hold.items.count));
 }
 
 /* ---- the session ----------------------------------------------------------------------------- */
@@ -227,20 +243,28 @@ static enum redial_why why_again(enum end_reason reason)
     return refused ? REDIAL_REFUSED : REDIAL_LOST;
 }
 
+static void raise_alarm(struct link_session *ls, enum end_reason reason, struct str text)
+{
+    const char *kind = alarm_kind(ls, reason);
+    bool concerns = ls->line != NULL || ls->pending;
+    if (kind == NULL || !concerns || ls->link->stopping)
+        return;
+    char why[ALARM_TEXT_MAX];
+    if (reason == END_UNTRUSTED && !is_jabberd2(ls))
+        text = str_c(trust_reason_text(ls->m.client.verdict));
+    else if (text.n == 0)
+        text = str_c(end_reason_name(reason));
+    snprintf(why, sizeof why, "%s: %.*s", ls->addr, STR_ARG(text));
+    alarm_raise(&ls->w->alarms, kind, label(ls), why, loop_now(&ls->w->loop));
+}
+
 static void tell_end(struct link_session *ls, enum end_reason reason, struct str text)
 {
-    struct worker *w = ls->w;
     log_ev(&ls->s.log, reason == END_DRAINED ? LOG_NOTICE : LOG_ERROR, "link.down",
            KV_C("link", label(ls)), KV_C("reason", end_reason_name(reason)),
            KV_I("bytes_in", conn_bytes_in(ls->s.conn)),
            KV_I("bytes_out", conn_bytes_out(ls->s.conn)), KV_S("msg", text.n ? text : STR_NONE));
-    const char *kind = alarm_kind(ls, reason);
-    bool concerns = ls->line != NULL || ls->pending;
-    if (kind == NULL || !concerns)
-        return;
-    char why[ALARM_TEXT_MAX];
-    str_copy(why, sizeof why, text.n ? text : str_c(end_reason_name(reason)));
-    alarm_raise(&w->alarms, kind, label(ls), why, loop_now(&w->loop));
+    raise_alarm(ls, reason, text);
 }
 
 static void ended(struct session *s, enum end_reason reason, struct str text)
@@ -353,7 +377,8 @@ static void init_session(struct link_session *ls, bool accepted)
     s->log.kv[1] = KV_C("addr", ls->addr);
 }
 
-static struct link_session *new_session(struct link *k, struct line *l, bool accepted)
+static struct link_session *new_session(struct link *k, struct line *l, const uv_tcp_t *tcp,
+                                        bool accepted)
 {
     struct worker *w = k->w;
     struct link_session *ls = mem_zalloc(sizeof *ls);
@@ -366,6 +391,8 @@ static struct link_session *new_session(struct link *k, struct line *l, bool acc
     ls->accepted = ls->pending = accepted;
     ls->line = accepted ? NULL : l;
     ls->sid = worker_sid(w);
+    struct endpoint peer = addr_of_peer(tcp);
+    endpoint_text(&peer, ls->addr);
     if (ls->kit->c->protocol == PROTOCOL_JABBERD2)
         init_jabberd2(ls);
     else
@@ -401,16 +428,15 @@ static void tell_failed(struct line *l, const char *why)
 
 static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, const char *why)
 {
+    (void)to;
     struct line *l = arg;
-    struct link_session *ls = tcp != NULL ? new_session(l->link, l, false) : NULL;
+    struct link_session *ls = tcp != NULL ? new_session(l->link, l, tcp, false) : NULL;
     if (tcp == NULL) {
         tell_failed(l, why);
         return;
     }
     if (ls == NULL)
         session_discard(tcp);
-    else
-        endpoint_text(to, ls->addr);
     l->session = ls;
     if (ls != NULL && start(ls, tcp))
         return;
@@ -426,7 +452,7 @@ void line_accept(struct link *k, uv_tcp_t *tcp)
     struct worker *w = k->w;
     struct link_session *ls = NULL;
     if (k->pending < PENDING_MAX && !k->stopping)
-        ls = new_session(k, &k->lines[0], true);
+        ls = new_session(k, &k->lines[0], tcp, true);
     if (ls == NULL) {
         log_ev(&w->ctx, LOG_WARN, "link.accept.refused", KV_C("link", k->kit->c->name),
                KV_C("reason", k->pending >= PENDING_MAX ? "pending" : "memory"));
@@ -434,8 +460,6 @@ void line_accept(struct link *k, uv_tcp_t *tcp)
         return;
     }
     k->pending++;
-    struct endpoint from = addr_of_peer(tcp);
-    endpoint_text(&from, ls->addr);
     if (start(ls, tcp))
         return;
     k->pending--;

@@ -1,4 +1,5 @@
-"""A real ejabberd as the remote server.
+"""A real ejabberd: as the remote server (`start`), or as the organisation's own behind a gateway
+(`start_inside`), where it has no S2S at all.
 
 Its SRV queries go to the lab's resolver, which an inetrc file names. Addresses it asks of the C
 library, whose resolver cannot be redirected without root; so the lab's SRV record for it has an
@@ -11,11 +12,14 @@ import os
 import pwd
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
-from labnet import C2S, DNS_PORT, S2S, Net, Proc, tool, wait_for
+from labnet import C2S, DNS_PORT, LINK, ROOT, S2S, LabError, Net, Proc, tool, wait_for
 
-HOST, EPMD_PORT = 32, 4369
+HOST = 32
+CHECK_NOT = "    check_from: false\n"  # the gateway does it
+ADAPTERS = ROOT / "xcp" / "adapters"
 STARTTLS = {"no-tls": "false", "tls-optional": "optional", "tls-required": "required"}
 
 
@@ -29,7 +33,7 @@ def _tuple(address):
     return "{" + address.replace(".", ",") + "}"
 
 
-def _own(path):
+def own(path):
     """ejabberd's user must read and write below `path`, and pass through its parents."""
     user = pwd.getpwnam("ejabberd")
     for p in [path, *path.rglob("*")]:
@@ -53,9 +57,21 @@ def srv_record(lab, domain, host):
 class Ejabberd(Proc):
     """The start script; its children carry the lab's address for epmd in their environment."""
 
-    def __init__(self, lab, name, argv, home, address, env):
-        self.home, self.mark = home, f"ERL_EPMD_ADDRESS={address}".encode()
-        super().__init__(name, argv, lab.log(name), lab.detach, env=env, cwd=home)
+    def __init__(self, lab, name, home, ip, env, namespace=()):
+        self.home, self.env, self.mark = home, env, f"ERL_EPMD_ADDRESS={ip}".encode()
+        self.script = [tool("ejabberdctl"), "--config-dir", home, "--config", home / "ejabberd.yml",
+                       "--ctl-config", home / "ejabberdctl.cfg", "--logs", home / "log",
+                       "--spool", home / "spool", "--node", f"{name}@{ip}"]
+        super().__init__(name, [*namespace, *self.script, "foreground"], lab.log(name), lab.detach,
+                         env=env, cwd=home)
+
+    def control(self, *command):
+        """Runs ejabberdctl on the node; what it prints."""
+        done = subprocess.run([*map(str, self.script), *command], env=self.env, cwd=self.home,
+                              capture_output=True, text=True)
+        if done.returncode != 0:
+            raise LabError(f"ejabberdctl {command[0]}: {done.stdout}{done.stderr}")
+        return done.stdout
 
     def pids(self):
         for entry in Path("/proc").iterdir():
@@ -86,18 +102,52 @@ class Ejabberd(Proc):
         return self.popen.returncode
 
 
-def start(lab, domain="ejabberd.lab", host=HOST, mode="tls-optional", name="ejabberd"):
-    """Returns the process once it listens; whoever logs in is registered by Client.register."""
+def _epmd_port(lab, host):
+    """One for each node: epmd also takes the loopback address, whatever address it is given."""
+    return 10000 + 100 * lab.net.n + host
+
+
+def _own_resolver(lab, name, resolver):
+    """What starts a program for which there is no other DNS server than this one."""
+    conf = lab.conf(f"{name}.resolv.conf", f"nameserver {resolver}\n")
+    return [tool("unshare"), "-m", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"',
+            conf]
+
+
+def _launch(lab, name, host, home, yml, resolver=None):
+    """Runs ejabberd with this configuration; returns the process once users can log in. resolver: the
+    address of a DNS server that answers everything; without it SRV queries go to the lab's."""
+    ip = lab.ip(host)
+    (home / "inetrc").write_text(
+        "{resolv_conf, \"\"}.\n{hosts_file, \"\"}.\n{lookup, [file, dns]}.\n"
+        f"{{nameserver, {_tuple(lab.ip(Net.DNS))}, {DNS_PORT}}}.\n")  # after what empties the list
+    if resolver:
+        shutil.copy("/etc/ejabberd/inetrc", home)
+    lab.conf(f"{name}.yml", yml)  # stays for the reader
+    (home / "ejabberd.yml").write_text(yml)
+    (home / "ejabberdctl.cfg").write_text(
+        f"INET_DIST_INTERFACE={ip}\n"
+        f"ERL_OPTIONS='-kernel logger_level debug -pa {home}/beams'\n"
+        "POLL=true\n")
+    own(home)
+    env = dict(os.environ, ERL_EPMD_ADDRESS=ip, ERL_EPMD_PORT=str(_epmd_port(lab, host)),
+               HOME=str(home), CONTRIB_MODULES_PATH=str(home / "modules"))
+    namespace = _own_resolver(lab, name, resolver) if resolver else ()
+    proc = lab.adopt(Ejabberd(lab, name, home, ip, env, namespace))
+    proc.wait_listening(ip, C2S, timeout=60)
+    return proc
+
+
+def start(lab, domain="ejabberd.lab", host=HOST, mode="tls-optional", name="ejabberd",
+          more_domains=(), modules="", resolver=None):
+    """Returns the process once it listens; whoever logs in is registered by ServerUser."""
     ip, home = lab.ip(host), _home(lab, name)
     cert, key = lab.certificate(domain)
     (home / "both.pem").write_bytes(cert.read_bytes() + key.read_bytes())
     (home / "ca.pem").write_bytes(lab.ca.read_bytes())
-    (home / "inetrc").write_text(
-        "{resolv_conf, \"\"}.\n{hosts_file, \"\"}.\n{lookup, [file, dns]}.\n"
-        f"{{nameserver, {_tuple(lab.ip(Net.DNS))}, {DNS_PORT}}}.\n")  # after what empties the list
-    conf = lab.conf(f"{name}.yml", f'''
+    proc = _launch(lab, name, host, home, f'''
 loglevel: debug
-hosts: ["{domain}"]
+hosts: [{", ".join((domain, *more_domains))}]
 certfiles: ["{home}/both.pem"]
 ca_file: "{home}/ca.pem"
 s2s_use_starttls: {STARTTLS[mode]}
@@ -114,18 +164,56 @@ modules:
   mod_register: {{ip_access: all, access: all, welcome_message: {{}}}}
   mod_roster: {{}}
   mod_s2s_dialback: {{}}
-''')
-    shutil.copy(conf, home / "ejabberd.yml")  # the lab's copy stays for the reader
-    (home / "ejabberdctl.cfg").write_text(
-        f"INET_DIST_INTERFACE={ip}\n"
-        "ERL_OPTIONS='-kernel logger_level debug'\n"
-        "POLL=true\n")
-    _own(home)
-    env = dict(os.environ, ERL_EPMD_ADDRESS=ip, ERL_EPMD_PORT=str(EPMD_PORT), HOME=str(home))
-    argv = [tool("ejabberdctl"), "--config-dir", home, "--config", home / "ejabberd.yml",
-            "--ctl-config", home / "ejabberdctl.cfg", "--logs", home / "log",
-            "--spool", home / "spool", "--node", f"lab{lab.net.n}@localhost", "foreground"]
-    proc = lab.adopt(Ejabberd(lab, name, argv, home, ip, env))
-    proc.wait_listening(ip, C2S, timeout=60)
+{modules}''', resolver)
     proc.wait_listening(ip, S2S, timeout=30)
+    return proc
+
+
+def compile_adapter(directory, *sources):
+    """erlc over the module, and over what a test adds, against the ejabberd of the system."""
+    lib = next(Path("/usr/lib").glob("*/ejabberd-*/ebin")).parent.parent
+    argv = [tool("erlc"), "-Wall", "-Werror", "-o", directory, ADAPTERS / "mod_sallyport.erl",
+            *sources]
+    done = subprocess.run([str(a) for a in argv], env=dict(os.environ, ERL_LIBS=str(lib)),
+                          capture_output=True, text=True)
+    if done.returncode != 0:
+        raise LabError(f"erlc: {done.stdout}{done.stderr}")
+    return lib
+
+
+def start_inside(lab, domains, components, gateways=None, host=HOST, name="ejabberd",
+                 listener="", s2s_access="none"):
+    """The organisation's own server for `domains`, each with chat rooms; `components` may join at
+    7400. gateways: the option of xcp/adapters/mod_sallyport.erl; without it that is not loaded.
+    listener: more lines for the listener of components."""
+    ip, home = lab.ip(host), _home(lab, name)
+    adapter = ""
+    if gateways:
+        (home / "beams").mkdir()
+        compile_adapter(home / "beams")
+        adapter = f"  mod_sallyport: {{gateways: [{', '.join(gateways)}]}}\n"
+        listener += CHECK_NOT
+    secret = lab.secret("edge").read_text().strip()
+    joining = "".join(f"      {c}: {{password: \"{secret}\"}}\n" for c in components)
+    proc = _launch(lab, name, host, home, f'''
+loglevel: debug
+hosts: [{", ".join(domains)}]
+s2s_access: {s2s_access}
+auth_method: internal
+registration_timeout: infinity
+listen:
+  - {{port: {C2S}, ip: "{ip}", module: ejabberd_c2s, access: all, starttls: false}}
+  -
+    port: {LINK}
+    ip: "{ip}"
+    module: ejabberd_service
+{listener}    hosts:
+{joining}modules:
+  mod_disco: {{}}
+  mod_muc: {{}}
+  mod_ping: {{}}
+  mod_register: {{ip_access: all, access: all, welcome_message: {{}}}}
+  mod_roster: {{}}
+{adapter}''')
+    proc.wait_listening(ip, LINK, timeout=30)
     return proc

@@ -12,14 +12,17 @@ BIND = "urn:ietf:params:xml:ns:xmpp-bind"
 
 
 def start(lab, domain="prosody.lab", host=Net.PROSODY, encryption=False, users=("juliet",),
-          name="prosody"):
-    """encryption: whether Prosody refuses federation in clear."""
+          name="prosody", resolver=None, secure_auth=False, without=(), more=""):
+    """encryption: whether Prosody refuses federation in clear. users: with a domain, of a further
+    host of `more`. resolver: a DNS server instead of the lab's, address@port. without: modules."""
     data = lab.dir / name
-    accounts = data / domain.replace(".", "%2e") / "accounts"
-    accounts.mkdir(parents=True)
     for user in users:
-        (accounts / f"{user}.dat").write_text('return { ["password"] = "secret"; };\n')
+        node, _, at = user.partition("@")
+        accounts = data / (at or domain).replace(".", "%2e") / "accounts"
+        accounts.mkdir(parents=True, exist_ok=True)
+        (accounts / f"{node}.dat").write_text('return { ["password"] = "secret"; };\n')
     cert, key = lab.certificate(domain)
+    disabled = "".join(f', "{m}"' for m in without)
     ip, required = lab.ip(host), "true" if encryption else "false"
     conf = lab.conf(f"{name}.cfg.lua", f'''
 run_as_root = true
@@ -35,17 +38,18 @@ http_ports = {{}}
 https_ports = {{}}
 modules_enabled = {{ "saslauth", "tls", "dialback", "disco", "roster", "ping", "c2s", "s2s",
                     "presence", "message", "iq", "stanza_debug" }}
-modules_disabled = {{ "s2s_auth_certs_none" }}
+modules_disabled = {{ "s2s_auth_certs_none"{disabled} }}
 authentication = "internal_plain"
 allow_unencrypted_plain_auth = true
 c2s_require_encryption = false
 s2s_require_encryption = {required}
-s2s_secure_auth = false
-unbound = {{ resolvconf = false, hoststxt = false, forward = "{lab.ip(Net.DNS)}@{DNS_PORT}" }}
+s2s_secure_auth = {"true" if secure_auth else "false"}
+unbound = {{ resolvconf = false, hoststxt = false,
+            forward = "{resolver or f'{lab.ip(Net.DNS)}@{DNS_PORT}'}" }}
 log = {{ debug = "*console" }}
 VirtualHost "{domain}"
   ssl = {{ certificate = "{cert}", key = "{key}", cafile = "{lab.ca}" }}
-''')
+{more}''')
     proc = lab.spawn(name, [tool("prosody"), "--config", conf, "-F"])
     proc.wait_listening(ip, S2S)
     proc.wait_listening(ip, C2S)

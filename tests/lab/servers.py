@@ -37,12 +37,16 @@ Component "{name}"
 '''
 
 
-def start_prosody(lab, gateways=(EDGE,), disabled="s2s"):
-    """The organisation's own server, as xcp/adapters/README.md says."""
+def start_prosody(lab, gateways=(EDGE,), disabled="s2s", users=(f"romeo@{INSIDE}",),
+                  options="", more=""):
+    """The organisation's own server, as xcp/adapters/README.md says. Without gateways it has not
+    the module. options: further settings; more: further hosts and components."""
     ip, data = lab.ip(Net.PROSODY), lab.dir / "prosody"
-    accounts = data / INSIDE.replace(".", "%2e") / "accounts"
-    accounts.mkdir(parents=True)
-    (accounts / "romeo.dat").write_text('return { ["password"] = "secret"; };\n')
+    for user in users:
+        name, domain = user.split("@")
+        accounts = data / domain.replace(".", "%2e") / "accounts"
+        accounts.mkdir(parents=True, exist_ok=True)
+        (accounts / f"{name}.dat").write_text('return { ["password"] = "secret"; };\n')
     conf = lab.conf("prosody.cfg.lua", f'''
 run_as_root = true
 pidfile = "{data}/prosody.pid"
@@ -53,7 +57,7 @@ c2s_direct_tls_ports = {{}}
 http_ports = {{}}
 https_ports = {{}}
 modules_enabled = {{ "saslauth", "disco", "roster", "ping", "c2s", "presence", "message", "iq",
-                    "sallyport" }}
+                    {'"sallyport"' if gateways else ""} }}
 modules_disabled = {{ "{disabled}" }}
 s2s_ports = {{ {S2S} }}
 s2s_direct_tls_ports = {{}}
@@ -66,8 +70,9 @@ plugin_paths = {{ "{ADAPTERS}" }}
 component_ports = {{ {LINK} }}
 component_interfaces = {{ "{ip}" }}
 federation_gateways = {{ {", ".join(f'"{g}"' for g in gateways)} }}
+{options}
 VirtualHost "{INSIDE}"
-{"".join(component(lab, g) for g in gateways)}''')
+{"".join(component(lab, g) for g in gateways)}{more}''')
     proc = lab.spawn("prosody", [tool("prosody"), "--config", conf, "-F"])
     proc.wait_listening(ip, C2S)
     proc.wait_listening(ip, LINK)
