@@ -2,185 +2,157 @@
 
 #include <stdio.h>
 
-#include "core/stream/stream.h"
+#include "core/base/datetime.h"
+#include "core/base/list.h"
+#include "core/stream/payload.h"
 #include "core/xml/ns.h"
 #include "core/xml/writer.h"
 #include "xcp/handshake.h"
-#include "xcp/link.h"
 
-#define TO(s) (1u << LINK_CLIENT_##s)
-const machine_edges link_client_edges[LINK_CLIENT_STATE_COUNT] = {
-    [LINK_CLIENT_CONNECTED] = TO(HEADER) | TO(RESTING),
-    [LINK_CLIENT_HEADER] = TO(HANDSHAKE) | TO(CLOSING) | TO(RESTING),
-    [LINK_CLIENT_HANDSHAKE] = TO(UP) | TO(CLOSING) | TO(RESTING),
-    [LINK_CLIENT_UP] = TO(CLOSING) | TO(RESTING),
-    [LINK_CLIENT_CLOSING] = TO(RESTING),
-    [LINK_CLIENT_RESTING] = 0,
+#define TO(s) (1u << LINK_##s)
+const machine_edges link_client_edges[LINK_STATE_COUNT] = {
+    [LINK_CONNECTED] = TO(TLS) | TO(HEADER) | TO(RESTING),
+    [LINK_TLS] = TO(HEADER) | TO(RESTING),
+    [LINK_HEADER] = TO(HANDSHAKE) | TO(CLOSING) | TO(RESTING),
+    [LINK_HANDSHAKE] = TO(UP) | TO(CLOSING) | TO(RESTING),
+    [LINK_UP] = TO(CLOSING) | TO(RESTING),
+    [LINK_CLOSING] = TO(RESTING),
+    [LINK_RESTING] = 0,
 };
 #undef TO
 
-const char *link_client_state_name(enum link_client_state s)
+static struct link_client *machine(struct link_end *e)
 {
-    static const char *const names[] = {
-#define X(id) #id,
-        LINK_CLIENT_STATES(X)
-#undef X
-    };
-    return names[s];
-}
-
-void link_client_init(struct link_client *m, const struct link_client_config *cfg,
-                      const struct env *env)
-{
-    *m = (struct link_client){.state = LINK_CLIENT_CONNECTED, .cfg = *cfg, .env = env};
-    if (m->cfg.keepalive_ms == 0)
-        m->cfg.keepalive_ms = LINK_KEEPALIVE_MS;
-    if (m->cfg.ping_ms == 0)
-        m->cfg.ping_ms = LINK_PING_MS;
-    if (m->cfg.ping_answer_ms == 0)
-        m->cfg.ping_answer_ms = LINK_PING_ANSWER_MS;
-}
-
-/* Each waiting state has its timer: SETUP from the connection to UP, KEEPALIVE in UP, STATE in
- * CLOSING. They are set on the way in and cleared on the way out. */
-static bool set_state(struct link_client *m, enum link_client_state to, struct gw_actions *out)
-{
-    if (!machine_edge_ok(link_client_edges, m->state, to))
-        return false;
-    if (to == LINK_CLIENT_UP || to == LINK_CLIENT_CLOSING || to == LINK_CLIENT_RESTING)
-        gw_timer_clear(out, TIMER_SETUP);
-    if (m->state == LINK_CLIENT_UP)
-        gw_timer_clear(out, TIMER_KEEPALIVE);
-    if (m->state == LINK_CLIENT_CLOSING)
-        gw_timer_clear(out, TIMER_STATE);
-    if (to == LINK_CLIENT_CLOSING)
-        gw_timer_set(out, TIMER_STATE, m->cfg.close_ms);
-    m->state = to;
-    return true;
-}
-
-static void rest(struct link_client *m, struct gw_actions *out, enum end_reason reason, bool abort)
-{
-    if (set_state(m, LINK_CLIENT_RESTING, out))
-        gw_close(out, reason, abort);
-}
-
-/* Our closing tag was sent: the peer has `close_ms` for its own. */
-static void start_closing(struct link_client *m, struct gw_actions *out, enum end_reason reason)
-{
-    m->reason = reason;
-    set_state(m, LINK_CLIENT_CLOSING, out);
-}
-
-/* A stream error ends the stream at once: what follows from a peer that broke the rules does not
- * count. After our closing tag nothing may be written, so then there is only the end. */
-static void refuse(struct link_client *m, struct gw_actions *out, const char *condition,
-                   const char *text)
-{
-    if (m->state == LINK_CLIENT_CLOSING) {
-        rest(m, out, m->reason, false);
-        return;
-    }
-    if (m->state != LINK_CLIENT_CONNECTED)
-        link_write_error(out, condition, text);
-    rest(m, out, END_STREAM_ERROR_SENT, false);
+    return CONTAINER_OF(e, struct link_client, end);
 }
 
 /* ---- set-up ---------------------------------------------------------------------------------- */
 
-static void on_opened(struct link_client *m, const struct gw_event *ev, struct gw_actions *out)
+static bool write_header(struct link_end *e, struct buf *b)
 {
-    if (!set_state(m, LINK_CLIENT_HEADER, out))
-        return;
-    size_t begin = gw_send_begin(out);
-    handshake_write_client_header(&out->text, m->cfg.component);
-    gw_send_end(out, begin);
-    m->in_ms = m->out_ms = ev->now_ms;
-    gw_timer_set(out, TIMER_SETUP, m->cfg.auth_ms);
+    handshake_write_client_header(b, machine(e)->cfg.component);
+    return true;
 }
 
-static void on_header(struct link_client *m, const struct gw_event *ev, struct gw_actions *out)
+/* Nothing but the refusal is said to a peer that TLS did not prove. */
+static void begin(struct link_end *e, const struct tls_peer *tls, struct gw_actions *out)
 {
-    if (m->state == LINK_CLIENT_CLOSING)
-        return; /* a header that crossed our closing tag */
-    if (m->state != LINK_CLIENT_HEADER) {
-        refuse(m, out, "invalid-xml", "a second stream header");
-        return;
+    struct link_client *m = machine(e);
+    if (tls != NULL && link_wants_tls(m->cfg.trust)) {
+        m->judged = true;
+        m->verdict = link_judge(e, m->cfg.trust, tls, out);
     }
+    if (m->judged && !trust_ok(m->verdict))
+        link_refuse_trust(e, out, m->verdict);
+    else
+        link_send_header(e, out);
+}
+
+static void on_header(struct link_end *e, const struct gw_event *ev, struct gw_actions *out)
+{
+    struct link_client *m = machine(e);
     if (ev->u.header->id.n == 0) {
-        refuse(m, out, "bad-format", "the stream header has no id");
+        link_refuse(e, out, "bad-format", "the stream header has no id", END_STREAM_ERROR_SENT);
         return;
     }
-    size_t begin = gw_send_begin(out);
+    size_t begin_at = gw_send_begin(out);
     if (!handshake_write(&out->text, ev->u.header->id, m->cfg.secret)) {
-        rest(m, out, END_NO_MEMORY, true);
+        link_rest(e, out, END_NO_MEMORY, true);
         return;
     }
-    gw_send_end(out, begin);
+    gw_send_end(out, begin_at);
     m->proved = true;
-    set_state(m, LINK_CLIENT_HANDSHAKE, out);
+    link_set_state(e, LINK_HANDSHAKE, out);
 }
 
-/* ---- keepalive ------------------------------------------------------------------------------- */
+/* ---- probes: what is sent -------------------------------------------------------------------- */
+
+static void probe_id(const struct link_client *m, uint32_t number, char id[LINK_PROBE_ID])
+{
+    snprintf(id, LINK_PROBE_ID, "%s%u", m->probe_prefix, number);
+}
+
+/* Returns its number. */
+static uint32_t send_probe(struct link_client *m, struct link_probe *p, const char *payload,
+                           uint64_t now, struct gw_actions *out)
+{
+    char id[LINK_PROBE_ID];
+    m->probe++;
+    probe_id(m, m->probe, id);
+    size_t begin_at = gw_send_begin(out);
+    buf_puts(&out->text, "<iq type='get'");
+    writer_attr(&out->text, "id", str_c(id));
+    writer_attr(&out->text, "from", m->cfg.component);
+    writer_attr(&out->text, "to", m->cfg.ping_to);
+    buf_printf(&out->text, ">%s</iq>", payload);
+    gw_send_end(out, begin_at);
+    link_probe_sent(p, now);
+    m->end.out_ms = now;
+    return m->probe;
+}
+
+static void send_ping(struct link_client *m, uint64_t now, struct gw_actions *out)
+{
+    m->ping_probe = send_probe(m, &m->probes.ping, "<ping xmlns='" NS_PING "'/>", now, out);
+    m->pinging = true;
+}
+
+static void ask_time(struct link_client *m, uint64_t now, struct gw_actions *out)
+{
+    m->time_probe = send_probe(m, &m->probes.time, "<time xmlns='" NS_TIME "'/>", now, out);
+    m->time_due_ms = now + LINK_TIME_MS;
+}
+
+static bool may_probe(const struct link_client *m)
+{
+    return m->cfg.ping_to.p != NULL && !m->paused;
+}
+
+static bool may_ask_time(const struct link_client *m)
+{
+    return may_probe(m) && m->env->wall_ms != NULL;
+}
+
+static bool ping_overdue(const struct link_client *m, uint64_t now)
+{
+    return may_probe(m) && m->pinging && m->answers &&
+           now >= m->probes.ping.last_sent_ms + m->cfg.ping_answer_ms;
+}
 
 static uint64_t earlier(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
 }
 
-static bool may_ping(const struct link_client *m)
-{
-    return m->cfg.ping_to.p != NULL && !m->paused;
-}
-
 /* When the keepalive timer has something to do next. */
 static uint64_t keepalive_due(const struct link_client *m)
 {
-    uint64_t due = m->out_ms + m->cfg.keepalive_ms;
-    if (!may_ping(m))
-        return due;
-    if (!m->pinging)
-        return earlier(due, m->in_ms + m->cfg.ping_ms);
-    return m->answers_pings ? earlier(due, m->ping_sent_ms + m->cfg.ping_answer_ms) : due;
+    uint64_t due = link_space_due(&m->end);
+    if (may_ask_time(m))
+        due = earlier(due, m->time_due_ms);
+    if (may_probe(m) && !m->pinging)
+        due = earlier(due, m->in_ms + m->cfg.ping_ms);
+    if (may_probe(m) && m->pinging && m->answers)
+        due = earlier(due, m->probes.ping.last_sent_ms + m->cfg.ping_answer_ms);
+    return due;
 }
 
-static void arm_keepalive(const struct link_client *m, uint64_t now, struct gw_actions *out)
+static void on_keepalive(struct link_end *e, uint64_t now, struct gw_actions *out)
 {
-    uint64_t due = keepalive_due(m);
-    gw_timer_set(out, TIMER_KEEPALIVE, due > now ? due - now : 1);
-}
-
-static void send_ping(struct link_client *m, uint64_t now, struct gw_actions *out)
-{
-    char id[LINK_PING_ID];
-    snprintf(id, sizeof id, "%s%u", m->ping_prefix, ++m->pings);
-    size_t begin = gw_send_begin(out);
-    buf_puts(&out->text, "<iq type='get'");
-    writer_attr(&out->text, "id", str_c(id));
-    writer_attr(&out->text, "from", m->cfg.component);
-    writer_attr(&out->text, "to", m->cfg.ping_to);
-    buf_puts(&out->text, "><ping xmlns='" NS_PING "'/></iq>");
-    gw_send_end(out, begin);
-    m->pinging = true;
-    m->ping_sent_ms = m->out_ms = now;
-}
-
-static void on_keepalive(struct link_client *m, uint64_t now, struct gw_actions *out)
-{
-    bool ping = may_ping(m);
-    if (ping && m->pinging && m->answers_pings && now >= m->ping_sent_ms + m->cfg.ping_answer_ms) {
-        gw_log(out, LOG_WARN, "link.ping.unanswered", KV_SEC("after", now - m->ping_sent_ms),
+    struct link_client *m = machine(e);
+    if (ping_overdue(m, now)) {
+        gw_log(out, LOG_WARN, "link.ping.unanswered",
+               KV_SEC("after", now - m->probes.ping.last_sent_ms),
                KV_SEC("silent", now - m->in_ms));
-        rest(m, out, END_LOST, true);
+        link_rest(e, out, END_LOST, true);
         return;
     }
-    if (ping && !m->pinging && now >= m->in_ms + m->cfg.ping_ms) {
+    if (may_probe(m) && !m->pinging && now >= m->in_ms + m->cfg.ping_ms)
         send_ping(m, now, out);
-    } else if (now >= m->out_ms + m->cfg.keepalive_ms) {
-        gw_send(out, " ");
-        m->out_ms = now;
-    }
-    arm_keepalive(m, now, out);
+    if (may_ask_time(m) && now >= m->time_due_ms)
+        ask_time(m, now, out);
+    link_space(e, &m->probes.space, now, out);
+    link_arm_keepalive(out, keepalive_due(m), now);
 }
 
 void link_client_pause(struct link_client *m, bool paused, uint64_t now_ms)
@@ -190,163 +162,157 @@ void link_client_pause(struct link_client *m, bool paused, uint64_t now_ms)
     m->in_ms = now_ms;
 }
 
-/* An answer to a ping of ours, recent or late: nobody else knows the prefix. */
-static bool is_pong(const struct link_client *m, const struct stanza *st)
+static void on_up(struct link_client *m, uint64_t now, struct gw_actions *out)
 {
-    return st->kind == STANZA_IQ && m->pings > 0 && str_starts(st->id, m->ping_prefix) &&
+    memcpy(m->probe_prefix, "ping-", 5);
+    if (!env_hex_id(m->env, m->probe_prefix + 5, 6)) {
+        link_rest(&m->end, out, END_NO_MEMORY, true);
+        return;
+    }
+    m->probe_prefix[17] = '-';
+    m->probe_prefix[18] = '\0';
+    m->in_ms = m->time_due_ms = now;
+    link_up(&m->end, now, out);
+    if (may_ask_time(m))
+        ask_time(m, now, out);
+    link_arm_keepalive(out, keepalive_due(m), now);
+}
+
+/* ---- probes: what is answered ---------------------------------------------------------------- */
+
+/* An answer to a probe of ours, recent or late: nobody else knows the prefix. */
+static bool is_answer(const struct link_client *m, const struct stanza *st)
+{
+    return st->kind == STANZA_IQ && m->probe > 0 && str_starts(st->id, m->probe_prefix) &&
            (str_is(st->type, "result") || str_is(st->type, "error"));
+}
+
+/* The text of <utc/> (XEP-0202); absent: it has none. Node 1 is the iq. */
+static struct str utc_text(const struct nonza *z)
+{
+    int time = nonza_child(z, 1, NS_TIME, "time");
+    int utc = time < 0 ? -1 : nonza_child(z, time, NS_TIME, "utc");
+    return utc < 0 ? STR_NONE : z->node[utc].text;
+}
+
+static bool read_time(const struct stanza *st, int64_t *theirs)
+{
+    const struct nonza *z;
+    struct framer *f = payload_read(st, &z);
+    bool ok = f != NULL && datetime_parse(utc_text(z), theirs);
+    framer_free(f);
+    return ok;
+}
+
+static void tell_skew(struct link_client *m, struct gw_actions *out)
+{
+    bool ahead = m->skew_ms > 0;
+    int64_t by = ahead ? m->skew_ms : -m->skew_ms;
+    if (by <= LINK_SKEW_MS || m->skew_told[ahead])
+        return;
+    m->skew_told[ahead] = true;
+    gw_log(out, LOG_WARN, "link.clock.skew", KV_S("domain", m->cfg.ping_to),
+           KV_C("theirs", ahead ? "ahead" : "behind"), KV_SEC("by", by));
+}
+
+/* Their clock was read somewhere on the way: half of it is our best guess. */
+static void on_time(struct link_client *m, const struct stanza *st, uint64_t now,
+                    struct gw_actions *out)
+{
+    uint64_t trip = now - m->probes.time.last_sent_ms;
+    int64_t theirs, ours;
+    if (trip > LINK_SKEW_MS || !str_is(st->type, "result") || !read_time(st, &theirs) ||
+        !env_wall(m->env, &ours))
+        return;
+    m->skew_known = true;
+    m->skew_ms = theirs - ours + (int64_t)(trip / 2);
+    tell_skew(m, out);
+}
+
+/* True when `*open` is the number in this id; then it is open no more. */
+static bool closes(const struct link_client *m, uint32_t *open, struct str id)
+{
+    char want[LINK_PROBE_ID];
+    probe_id(m, *open, want);
+    if (*open == 0 || !str_is(id, want))
+        return false;
+    *open = 0;
+    return true;
+}
+
+static void answered(struct link_probe *p, uint64_t now)
+{
+    p->answered++;
+    p->last_answer_ms = now;
+}
+
+static void on_answer(struct link_client *m, const struct stanza *st, uint64_t now,
+                      struct gw_actions *out)
+{
+    m->answers = true;
+    if (closes(m, &m->ping_probe, st->id)) {
+        answered(&m->probes.ping, now);
+    } else if (closes(m, &m->time_probe, st->id)) {
+        answered(&m->probes.time, now);
+        on_time(m, st, now, out);
+    }
 }
 
 /* ---- traffic --------------------------------------------------------------------------------- */
 
-static void on_up(struct link_client *m, const struct gw_event *ev, struct gw_actions *out)
+static void on_nonza(struct link_end *e, const struct gw_event *ev, struct gw_actions *out)
 {
-    memcpy(m->ping_prefix, "ping-", 5);
-    if (!env_hex_id(m->env, m->ping_prefix + 5, 6)) {
-        rest(m, out, END_NO_MEMORY, true);
-        return;
-    }
-    m->ping_prefix[17] = '-';
-    m->ping_prefix[18] = '\0';
-    set_state(m, LINK_CLIENT_UP, out);
-    m->was_up = true;
-    m->in_ms = m->out_ms = ev->now_ms;
-    gw_act(out, ACT_LIMITS);
-    gw_act(out, ACT_READY);
-    arm_keepalive(m, ev->now_ms, out);
-}
-
-static void on_nonza(struct link_client *m, const struct gw_event *ev, struct gw_actions *out)
-{
+    struct link_client *m = machine(e);
     const struct nonza *z = ev->u.nonza;
-    enum end_reason reason = link_read_error(z, out);
-    if (reason != END_NONE) {
-        bool closing = m->state == LINK_CLIENT_CLOSING;
-        if (!closing && m->state != LINK_CLIENT_CONNECTED)
-            gw_send(out, STREAM_CLOSE_TAG);
-        rest(m, out, closing ? m->reason : reason, false);
-        return;
-    }
     bool handshake = m->proved && str_is(z->node[0].name, "handshake");
-    if (m->state == LINK_CLIENT_CLOSING) { /* what the peer sends behind it is still delivered */
-        m->was_up = m->was_up || handshake;
+    if (e->state == LINK_CLOSING) { /* what the peer sends behind it is still delivered */
+        e->was_up = e->was_up || handshake;
         return;
     }
-    if (m->state == LINK_CLIENT_HANDSHAKE && handshake) {
-        on_up(m, ev, out);
+    if (e->state == LINK_HANDSHAKE && handshake) {
+        on_up(m, ev->now_ms, out);
         return;
     }
-    if (m->state == LINK_CLIENT_HANDSHAKE && nonza_is(z, NS_STREAM, "features"))
+    if (e->state == LINK_HANDSHAKE && nonza_is(z, NS_STREAM, "features"))
         return; /* a server that announces some although our header has no version */
-    refuse(m, out, "unsupported-stanza-type", "not an element of XEP-0114");
+    link_refuse(e, out, "unsupported-stanza-type", "not an element of XEP-0114",
+                END_STREAM_ERROR_SENT);
 }
 
-static void on_stanza(struct link_client *m, const struct gw_event *ev, struct gw_actions *out)
+static void on_stanza(struct link_end *e, const struct gw_event *ev, struct gw_actions *out)
 {
+    struct link_client *m = machine(e);
     m->in_ms = ev->now_ms;
-    if (!m->was_up) {
-        refuse(m, out, "not-authorized", "a stanza before the handshake");
-        return;
-    }
     m->pinging = false; /* whatever it is, the peer lives */
-    if (is_pong(m, ev->u.stanza))
-        m->answers_pings = true;
+    if (is_answer(m, ev->u.stanza))
+        on_answer(m, ev->u.stanza, ev->now_ms, out);
     else
         link_stanza(ev->u.stanza, out);
 }
 
-/* ---- end ------------------------------------------------------------------------------------- */
+/* ---- the machine ----------------------------------------------------------------------------- */
 
-static void on_stream_close(struct link_client *m, struct gw_actions *out)
+void link_client_init(struct link_client *m, const struct link_client_config *cfg,
+                      const struct env *env)
 {
-    if (m->state == LINK_CLIENT_CLOSING) {
-        rest(m, out, m->reason, false);
-        return;
-    }
-    if (m->state != LINK_CLIENT_CONNECTED)
-        gw_send(out, STREAM_CLOSE_TAG);
-    rest(m, out, END_PEER_CLOSED, false);
-}
-
-static void on_drain(struct link_client *m, const struct gw_event *ev, struct gw_actions *out)
-{
-    if (m->state == LINK_CLIENT_CLOSING)
-        return;
-    if (m->state == LINK_CLIENT_CONNECTED) {
-        rest(m, out, END_DRAINED, true);
-    } else if (str_is(ev->u.text, LINK_CONFLICT)) {
-        link_write_error(out, "conflict", "replaced by a new connection");
-        start_closing(m, out, END_CONFLICT);
-    } else {
-        gw_send(out, STREAM_CLOSE_TAG);
-        start_closing(m, out, END_DRAINED);
-    }
-}
-
-static void on_timer(struct link_client *m, const struct gw_event *ev, struct gw_actions *out)
-{
-    bool setting_up = m->state == LINK_CLIENT_HEADER || m->state == LINK_CLIENT_HANDSHAKE;
-    switch (ev->u.timer) {
-    case TIMER_SETUP:
-        if (setting_up) {
-            link_write_error(out, "connection-timeout", "the link was not set up in time");
-            rest(m, out, END_SETUP_TIMEOUT, false);
-        }
-        break;
-    case TIMER_STATE:
-        if (m->state == LINK_CLIENT_CLOSING)
-            rest(m, out, m->reason, false);
-        break;
-    case TIMER_KEEPALIVE:
-        if (m->state == LINK_CLIENT_UP)
-            on_keepalive(m, ev->now_ms, out);
-        break;
-    case TIMER_ASKED:
-    case GW_TIMER_COUNT:
-        break;
-    }
+    static const struct link_role role = {.write_header = write_header,
+                                          .begin = begin,
+                                          .header = on_header,
+                                          .nonza = on_nonza,
+                                          .stanza = on_stanza,
+                                          .keepalive = on_keepalive};
+    *m = (struct link_client){.cfg = *cfg, .env = env};
+    if (m->cfg.ping_ms == 0)
+        m->cfg.ping_ms = LINK_PING_MS;
+    if (m->cfg.ping_answer_ms == 0)
+        m->cfg.ping_answer_ms = LINK_PING_ANSWER_MS;
+    link_end_init(&m->end, &role, link_client_edges, cfg->keepalive_ms);
+    m->end.auth_ms = cfg->auth_ms;
+    m->end.close_ms = cfg->close_ms;
+    m->end.start_tls = link_wants_tls(cfg->trust);
 }
 
 void link_client_step(struct link_client *m, const struct gw_event *ev, struct gw_actions *out)
 {
-    if (m->state == LINK_CLIENT_RESTING)
-        return;
-    switch (ev->kind) {
-    case EV_OPENED:
-        on_opened(m, ev, out);
-        break;
-    case EV_STREAM_OPEN:
-        on_header(m, ev, out);
-        break;
-    case EV_NONZA:
-        on_nonza(m, ev, out);
-        break;
-    case EV_STANZA:
-        on_stanza(m, ev, out);
-        break;
-    case EV_STREAM_CLOSE:
-        on_stream_close(m, out);
-        break;
-    case EV_XML_ERROR:
-        refuse(m, out, ev->u.error.condition, ev->u.error.text);
-        break;
-    case EV_TLS_FAILED:
-        rest(m, out, END_TLS_FAILED, true);
-        break;
-    case EV_TIMER:
-        on_timer(m, ev, out);
-        break;
-    case EV_DRAIN:
-        on_drain(m, ev, out);
-        break;
-    case EV_LOST:
-        rest(m, out, m->state == LINK_CLIENT_CLOSING ? m->reason : END_LOST, true);
-        break;
-    case EV_TLS_UP:
-    case EV_VERDICT:
-    case EV_WANT_PAIR:
-    case EV_WANT_VERIFY:
-    case EV_POLICY_CHANGED:
-        break; /* of other machines */
-    }
+    link_end_step(&m->end, ev, out);
 }

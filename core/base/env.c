@@ -20,7 +20,15 @@ static bool system_random(void *ctx, unsigned char *out, size_t n)
     return n <= 1u << 20 && RAND_bytes(out, (int)n) == 1;
 }
 
-const struct env env_system = {system_now, system_random, NULL};
+static int64_t system_wall(void *ctx)
+{
+    (void)ctx;
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+const struct env env_system = {system_now, system_random, NULL, system_wall};
 
 uint32_t env_below(const struct env *e, uint32_t below)
 {

@@ -13,14 +13,24 @@ struct env {
     uint64_t (*now_ms)(void *ctx);                         /* monotonic milliseconds */
     bool (*random)(void *ctx, unsigned char *out, size_t); /* false: no randomness to be had */
     void *ctx;
+    int64_t (*wall_ms)(void *ctx); /* milliseconds since 1970; NULL: not known */
 };
 
-/* The real one: CLOCK_MONOTONIC and OpenSSL's RAND_bytes. */
+/* The real one: CLOCK_MONOTONIC, OpenSSL's RAND_bytes, CLOCK_REALTIME. */
 extern const struct env env_system;
 
 static inline uint64_t env_now(const struct env *e)
 {
     return e->now_ms(e->ctx);
+}
+
+/* False: nobody knows what time it is. For comparing clocks only: deadlines use env_now. */
+static inline bool env_wall(const struct env *e, int64_t *ms)
+{
+    if (e->wall_ms == NULL)
+        return false;
+    *ms = e->wall_ms(e->ctx);
+    return true;
 }
 
 /* A number from 0 to below - 1; 0 when there is no randomness (spreading load is all that it is

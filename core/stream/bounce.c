@@ -6,10 +6,11 @@
 #include <strophe.h>
 
 #include "core/base/mem.h"
+#include "core/stream/payload.h"
 #include "core/xml/ns.h"
 #include "core/xml/writer.h"
 
-enum { BOUNCE_MAX = 65536, OWN_PAYLOAD_MAX = 8192 };
+enum { BOUNCE_MAX = 65536 };
 
 /* ---- libstrophe as a builder ----------------------------------------------------------------- */
 
@@ -202,7 +203,6 @@ struct span bounce_stanza(const struct stanza *st, enum content_ns target, const
 
 enum own_query { OWN_OTHER, OWN_PING, OWN_DISCO, OWN_DISCO_NODE };
 
-/* Node 0 is our wrapper, 1 the iq, 2 its payload. */
 static enum own_query payload_query(const struct nonza *z)
 {
     if (z->nnodes < 3 || z->node[2].depth != 2)
@@ -218,23 +218,13 @@ static enum own_query payload_query(const struct nonza *z)
     return OWN_DISCO;
 }
 
-/* What the stanza asks. The span is read as the inside of a nonza of ours, by the framer with the
- * limits for strangers: libstrophe's parser has none, and leaks when memory runs out. */
 static enum own_query classify(const struct stanza *st)
 {
-    static const char begin[] = "<stream:stream xmlns='" NS_SERVER "' xmlns:stream='" NS_STREAM
-                                "'><own xmlns='urn:sallyport:own'>";
-    enum own_query query = OWN_OTHER;
-    struct framer_event ev;
-    if (st->kind != STANZA_IQ || !str_is(st->type, "get") || st->span.s.n > OWN_PAYLOAD_MAX)
+    const struct nonza *z;
+    if (st->kind != STANZA_IQ || !str_is(st->type, "get"))
         return OWN_OTHER;
-    struct framer *f = framer_new(CONTENT_SERVER, &framer_limits_unauthenticated);
-    if (f == NULL)
-        return OWN_OTHER;
-    if (framer_feed(f, STR(begin)) && framer_feed(f, st->span.s) && framer_feed(f, STR("</own>")) &&
-        framer_next(f, &ev) == FRAMER_EVENT && framer_next(f, &ev) == FRAMER_EVENT &&
-        ev.kind == FRAMER_NONZA)
-        query = payload_query(ev.nonza);
+    struct framer *f = payload_read(st, &z);
+    enum own_query query = f != NULL ? payload_query(z) : OWN_OTHER;
     framer_free(f);
     return query;
 }

@@ -1,5 +1,7 @@
 #include "core/stream/machine.h"
 
+#include "core/stream/stream.h"
+
 const char *end_reason_name(enum end_reason r)
 {
     static const char *const names[] = {
@@ -125,6 +127,15 @@ void gw_close(struct gw_actions *a, enum end_reason reason, bool abort)
     struct gw_action *act = gw_act(a, ACT_CLOSE);
     act->u.close.reason = reason;
     act->u.close.abort = abort;
+}
+
+void gw_send_error(struct gw_actions *a, const char *condition, const char *text,
+                   enum log_level level, const char *event)
+{
+    size_t begin = gw_send_begin(a);
+    stream_write_error(&a->text, condition, text);
+    gw_send_end(a, begin);
+    gw_log(a, level, event, KV_C("reason", condition), KV_C("msg", text));
 }
 
 void gw_log_kv(struct gw_actions *a, enum log_level level, const char *event, const struct kv *kv,

@@ -83,7 +83,7 @@ struct gw_event {
         const struct nonza *nonza;
         const struct stanza *stanza;
         struct framer_error error;
-        const struct tls_peer *tls;
+        const struct tls_peer *tls; /* lives as long as the connection */
         enum gw_timer timer;
         struct str text;
         struct {
@@ -115,6 +115,7 @@ enum pair_result {
     X(DELIVER)      /* the stanza of this event passes; u.pair names the pair */                   \
     X(BOUNCE)       /* the stanza of this event is answered with u.bounce */                       \
     X(DROP)         /* the stanza of this event ends here (bouncing is forbidden) */               \
+    X(UNDELIVERED)  /* link: the stanza of this event is ours and came back; u.bounce is due */    \
     X(ASK)          /* verify a key with the authority: u.ask; comes back as EV_VERDICT */         \
     X(ANSWERED)     /* out: the authority answered our db:verify: u.answered */                    \
     X(READY)        /* out, link: the stream may carry stanzas or requests */                      \
@@ -145,6 +146,7 @@ enum gw_act {
     X(SETUP_TIMEOUT, "setup-timeout")     /* not authorised in time */                             \
     X(LOST, "lost")                       /* TCP went away */                                      \
     X(UNAUTHORIZED, "not-authorized")     /* link: wrong secret or name */                         \
+    X(UNTRUSTED, "untrusted")             /* link: we refused the peer's certificate */            \
     X(CONFLICT, "conflict")               /* link: somebody else has our name */                   \
     X(NO_MEMORY, "no-memory")
 
@@ -229,6 +231,10 @@ struct str gw_text(const struct gw_actions *a, const struct gw_action *act);
 void gw_timer_set(struct gw_actions *a, enum gw_timer id, uint64_t ms);
 void gw_timer_clear(struct gw_actions *a, enum gw_timer id);
 void gw_close(struct gw_actions *a, enum end_reason reason, bool abort);
+/* SEND of a stream error and the closing tag (RFC 6120 4.9), and the log line `event` with reason=
+ * and msg=. The strings are static; `text` may be NULL. */
+void gw_send_error(struct gw_actions *a, const char *condition, const char *text,
+                   enum log_level level, const char *event);
 
 #define gw_log(a, lvl, ev, ...)                                                                    \
     do {                                                                                           \

@@ -6,6 +6,7 @@
 #define NS_SERVER       "jabber:server"
 #define NS_CLIENT       "jabber:client"
 #define NS_COMPONENT    "jabber:component:accept"
+#define NS_JABBERD2     "http://jabberd.jabberstudio.org/ns/component/1.0"
 #define NS_DIALBACK     "jabber:server:dialback"
 #define NS_FEATURE_DB   "urn:xmpp:features:dialback"
 #define NS_TLS          "urn:ietf:params:xml:ns:xmpp-tls"
@@ -13,6 +14,7 @@
 #define NS_STREAM_ERROR "urn:ietf:params:xml:ns:xmpp-streams"
 #define NS_STANZA_ERROR "urn:ietf:params:xml:ns:xmpp-stanzas"
 #define NS_XML          "http://www.w3.org/XML/1998/namespace"
+#define NS_TIME         "urn:xmpp:time"
 #define NS_PING         "urn:xmpp:ping"
 #define NS_DISCO_INFO   "http://jabber.org/protocol/disco#info"
 

@@ -1,7 +1,8 @@
 /* The component link from both ends against arbitrary bytes: framer and machine together, as a peer
- * on the network sees them. The first byte chooses the end, whether the peer knows the secret, and
- * how the bytes are cut. Nothing may be delivered before the handshake, and nothing happens after
- * the end. */
+ * on the network sees them. The first byte chooses the end, whether the peer knows the secret, how
+ * the bytes are cut, and TLS: whether it is asked for, with which certificate, and whether the
+ * bytes come in front of it. Nothing may be delivered before the handshake, no link is up without
+ * the proof that it asks for, and nothing happens after the end. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -16,10 +17,13 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { CLIENT = 1, PROVE = 2, PIECE = 4 };
+/* Seeds are files of text, so 0x30 is set in most of them. */
+enum { CLIENT = 1, PROVE = 2, PIECE = 4, TLS = 8, START = 16, FIRST = 32, WRONG = 64, NAMED = 128 };
 
 struct link {
     bool client, up, over;
+    bool trusted; /* as far as its trust asks */
+    bool dirty;   /* bytes came in front of TLS */
     struct link_client c;
     struct link_server s;
     struct framer *framer;
@@ -38,7 +42,38 @@ static bool fixed_random(void *ctx, unsigned char *out, size_t n)
     return true;
 }
 
-static const struct env env = {fixed_now, fixed_random, NULL};
+static int64_t fixed_wall(void *ctx)
+{
+    (void)ctx;
+    return 1766000000000;
+}
+
+static const struct env env = {fixed_now, fixed_random, NULL, fixed_wall};
+
+/* ---- certificates ---------------------------------------------------------------------------- */
+
+static const struct key_hash stored = {KEY_HASH_SHA256, "imported"};
+static const struct link_trust imported = {.auth = LINK_AUTH_TLS, .store = &stored, .nstore = 1};
+static const struct link_trust rooted = {.auth = LINK_AUTH_TLS_PASSWORD,
+                                         .peer_name = {"peer.lab", 8}};
+static const struct tls_name name = {TLS_NAME_DNS, "peer.lab"};
+
+static struct tls_peer peer_of(unsigned how)
+{
+    struct tls_peer p = {.has_certificate = true, .in_time = true, .subject = "CN=peer"};
+    if (how & WRONG) {
+        p.self_signed = true;
+    } else if (how & NAMED) {
+        p.chain_ok = true;
+        p.names = &name;
+        p.nnames = 1;
+    } else {
+        memcpy(p.certificate_sha256, stored.bytes, sizeof stored.bytes);
+    }
+    return p;
+}
+
+/* ---- the link -------------------------------------------------------------------------------- */
 
 static void answer(const struct stanza *st)
 {
@@ -62,6 +97,8 @@ static void step(struct link *l, struct gw_event ev)
         link_server_step(&l->s, &ev, &out);
     for (unsigned i = 0; i < out.n; i++) {
         if (l->over)
+            abort();
+        if (out.v[i].kind == ACT_READY && !l->trusted)
             abort();
         if (out.v[i].kind == ACT_READY)
             l->up = true;
@@ -129,32 +166,57 @@ static void prove(struct link *l)
         handshake_write(&b, str_c(l->s.id), STR("secret"));
         feed(l, buf_view(&b), b.len);
     }
-    if (!l->up)
+    if (!l->dirty && l->up != l->trusted)
         abort();
     buf_free(&b);
+}
+
+static void init(struct link *l, unsigned how, const struct link_account *account)
+{
+    struct link_client_config c = {.component = account->component,
+                                   .secret = account->secret,
+                                   .trust = account->trust,
+                                   .ping_to = STR("alpha.lab"),
+                                   .auth_ms = 1000,
+                                   .close_ms = 1000};
+    struct link_server_config s = {.accounts = account,
+                                   .naccounts = 1,
+                                   .auth_ms = 1000,
+                                   .close_ms = 1000,
+                                   .keepalive_ms = 1000,
+                                   .start_tls = (how & TLS) && !(how & START)};
+    link_client_init(&l->c, &c, &env);
+    link_server_init(&l->s, &s, &env);
+    l->framer = framer_new(CONTENT_COMPONENT, &framer_limits_unauthenticated);
+    if (l->framer == NULL)
+        abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0)
         return 0;
-    const struct link_account account = {STR("gw.lab"), STR("secret")};
-    struct link_client_config c = {.component = STR("gw.lab"),
-                                   .secret = STR("secret"),
-                                   .ping_to = STR("alpha.lab"),
-                                   .auth_ms = 1000,
-                                   .close_ms = 1000};
-    struct link_server_config s = {&account, 1, 1000, 1000, 1000};
-    struct link l = {.client = data[0] & CLIENT};
-    link_client_init(&l.c, &c, &env);
-    link_server_init(&l.s, &s, &env);
-    l.framer = framer_new(CONTENT_COMPONENT, &framer_limits_unauthenticated);
-    if (l.framer == NULL)
-        abort();
+    unsigned how = data[0];
+    struct str bytes = {(const char *)data + 1, size - 1};
+    size_t piece = how & PIECE ? 1 : size;
+    struct tls_peer peer = peer_of(how);
+    struct link l = {.client = how & CLIENT, .trusted = !(how & TLS)};
+    struct link_account account = {STR("gw.lab"), STR("secret"), NULL};
+    if (how & TLS)
+        account.trust = how & NAMED ? &rooted : &imported;
+    init(&l, how, &account);
     step(&l, (struct gw_event){.kind = EV_OPENED});
-    if (data[0] & PROVE)
+    l.dirty = how & TLS && !(how & FIRST);
+    if (l.dirty)
+        feed(&l, bytes, piece);
+    if (how & TLS && !l.over) {
+        struct link_end *e = l.client ? &l.c.end : &l.s.end;
+        l.trusted = !(how & WRONG) && !e->header_sent;
+        step(&l, (struct gw_event){.kind = EV_TLS_UP, .u.tls = &peer});
+    }
+    if (how & PROVE && !l.over)
         prove(&l);
-    feed(&l, (struct str){(const char *)data + 1, size - 1}, data[0] & PIECE ? 1 : size);
+    feed(&l, bytes, piece);
     step(&l, (struct gw_event){.kind = EV_LOST, .u.text = STR("end")});
     if (!l.over)
         abort();

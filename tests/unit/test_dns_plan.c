@@ -19,7 +19,7 @@ static bool constant(void *ctx, unsigned char *out, size_t n)
 }
 
 static int byte_drawn = 0x80;
-static const struct env env = {NULL, constant, &byte_drawn};
+static const struct env env = {.random = constant, .ctx = &byte_drawn};
 
 static struct dns_plan plan;
 static struct dns_actions todo;

@@ -37,7 +37,7 @@ enum { DRAWS = 10000 };
 static void count_first(const struct dns_srv *set, size_t n, unsigned *first)
 {
     uint64_t seed = 42;
-    struct env env = {NULL, seeded, &seed};
+    struct env env = {.random = seeded, .ctx = &seed};
     for (int i = 0; i < DRAWS; i++) {
         struct dns_srv r[8];
         memcpy(r, set, n * sizeof *r);
@@ -61,7 +61,7 @@ static void test_second_place(void **state)
 {
     (void)state;
     uint64_t seed = 7;
-    struct env env = {NULL, seeded, &seed};
+    struct env env = {.random = seeded, .ctx = &seed};
     unsigned second = 0, of = 0;
     for (int i = 0; i < DRAWS; i++) {
         struct dns_srv r[] = {rec(5, 10, 1, "a"), rec(5, 20, 2, "b"), rec(5, 70, 3, "c")};
@@ -93,7 +93,7 @@ static void test_priority(void **state)
 {
     (void)state;
     uint64_t seed = 3;
-    struct env env = {NULL, seeded, &seed};
+    struct env env = {.random = seeded, .ctx = &seed};
     for (int i = 0; i < 100; i++) {
         struct dns_srv r[] = {rec(65535, 65535, 4, "d"), rec(10, 0, 2, "b"), rec(0, 0, 1, "a"),
                               rec(10, 65535, 3, "c")};
@@ -109,7 +109,7 @@ static void test_drops(void **state)
 {
     (void)state;
     uint64_t seed = 3;
-    struct env env = {NULL, seeded, &seed};
+    struct env env = {.random = seeded, .ctx = &seed};
     struct dns_srv r[] = {rec(1, 0, 5269, "a"), rec(2, 0, 5269, "a"), rec(3, 0, 5270, "a"),
                           rec(0, 0, 0, "b"), rec(0, 0, 5269, "")};
     assert_int_equal(srv_order(r, 5, &env), 2);
@@ -132,7 +132,7 @@ static void test_absent(void **state)
 static void test_without_randomness(void **state)
 {
     (void)state;
-    struct env env = {NULL, no_random, NULL};
+    struct env env = {.random = no_random};
     struct dns_srv r[] = {rec(1, 5, 1, "a"), rec(0, 5, 2, "b"), rec(1, 5, 3, "c")};
     assert_int_equal(srv_order(r, 3, &env), 3);
     assert_int_equal(r[0].port, 2);
@@ -144,7 +144,7 @@ static void test_largest(void **state)
 {
     (void)state;
     uint64_t seed = 9;
-    struct env env = {NULL, seeded, &seed};
+    struct env env = {.random = seeded, .ctx = &seed};
     static struct dns_srv r[DNS_RECORDS_MAX];
     bool seen[DNS_RECORDS_MAX] = {false};
     for (unsigned i = 0; i < DNS_RECORDS_MAX; i++)

@@ -129,6 +129,24 @@ static void test_errors(void **state)
     buf_free(&b);
 }
 
+static void test_send_error(void **state)
+{
+    (void)state;
+    struct gw_actions a;
+    gw_actions_init(&a);
+    gw_send(&a, "before");
+    gw_send_error(&a, "reset", "why", LOG_NOTICE, "x.refused");
+    assert_int_equal(a.n, 3);
+    assert_true(str_is(gw_text(&a, &a.v[1]), E("<reset " E_NS "/><text " E_NS
+                                               " xml:lang='en'>why</text>") STREAM_CLOSE_TAG));
+    assert_int_equal(a.v[2].kind, ACT_LOG);
+    assert_int_equal(a.v[2].u.log.level, LOG_NOTICE);
+    assert_string_equal(a.v[2].u.log.event, "x.refused");
+    assert_true(str_is(a.v[2].u.log.kv[0].s, "reset"));
+    assert_true(str_is(a.v[2].u.log.kv[1].s, "why"));
+    gw_actions_free(&a);
+}
+
 #define HEAD                                                                                       \
     "<?xml version='1.0'?><stream:stream xmlns='jabber:server' "                                   \
     "xmlns:stream='http://etherx.jabber.org/streams' xmlns:db='jabber:server:dialback'"
@@ -198,6 +216,7 @@ int main(void)
         cmocka_unit_test(test_versions),
         cmocka_unit_test_teardown(test_features, drop_framer),
         cmocka_unit_test_teardown(test_errors, drop_framer),
+        cmocka_unit_test(test_send_error),
         cmocka_unit_test(test_header),
         cmocka_unit_test(test_actions),
         cmocka_unit_test(test_names),
