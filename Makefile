@@ -69,11 +69,12 @@ say = @printf '  %-6s %s\n' $(1) $(2)
 
 # ---- sources -----------------------------------------------------------------------------------
 MAINS       := gateway/main.c xcp/router_main.c
-DRIVER_SRC  := $(wildcard core/net/*.c core/daemon/*.c) $(wildcard dns/cares*.c dns/resolver*.c) \
+DRIVER_SRC  := $(filter-out core/daemon/alarm.c,$(wildcard core/net/*.c core/daemon/*.c)) \
+               $(wildcard dns/cares*.c dns/resolver*.c) \
                $(filter-out $(MAINS),$(wildcard gateway/*.c xcp/router*.c))
 PURE_SRC    := $(filter-out $(DRIVER_SRC) $(MAINS),\
                $(wildcard core/base/*.c core/xml/*.c core/tls/*.c core/stream/*.c config/*.c dns/*.c \
-               xcp/*.c gateway/policy/*.c gateway/proto/*.c gateway/route/*.c))
+               core/daemon/alarm.c xcp/*.c gateway/policy/*.c gateway/proto/*.c gateway/route/*.c))
 PURE_LIB    := $(B)/libpure.a
 DRIVER_LIB  := $(B)/libdriver.a
 obj          = $(patsubst %.c,$(B)/%.o,$(1))

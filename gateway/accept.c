@@ -73,12 +73,15 @@ static const char *admit(struct front *f, const struct ip *ip)
 static void set_context(struct in_session *in)
 {
     struct kv *kv = in->s.log.kv;
+    size_t n = 3;
     kv[0] = KV_I("sid", in->sid);
     kv[1] = KV_C("dir", "in");
     kv[2] = KV_C("addr", in->addr);
+    if (in->kit != NULL)
+        kv[n++] = KV_C("link", in->kit->c->name);
     if (in->pair[0] != '\0') {
-        kv[3] = KV_C("pair", in->pair);
-        kv[4] = KV_C("peer", strchr(in->pair, ':') + 1);
+        kv[n++] = KV_C("pair", in->pair);
+        kv[n] = KV_C("peer", strchr(in->pair, ':') + 1);
     }
 }
 
@@ -135,6 +138,8 @@ static void ask(struct in_session *in, const struct gw_action *act)
     struct source *src = source_of(in->front, &in->from.ip, false);
     bool room = src != NULL && src->asking < share(in->front);
     struct peer *p = room ? peer_get(in->front, q->remote, q->local) : NULL;
+    if (p != NULL && in->front->link != NULL) /* who asks is there; no back-off against ourselves */
+        peer_retry(p);
     if (p == NULL) {
         tell_verdict(in, act->u.ask.ticket, VERDICT_BUSY, STR_NONE);
         return;
@@ -319,7 +324,7 @@ static struct in_session *new_session(struct front *f, const struct endpoint *fr
     in->s.ops = &in_ops;
     in->s.machine = &in->m;
     in->s.log.sink = w->log;
-    in->s.limits = &w->limits_proven;
+    in->s.limits = f->link != NULL ? &w->limits_link : &w->limits_proven;
     in->s.linger_ms = LINGER_MS;
     in->s.tls.ctx = tls_ctx_ref(f->tls);
     in->s.tls.server = true;

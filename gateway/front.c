@@ -15,6 +15,68 @@ void front_set_limits(struct front *f)
                                                   .pairs_max = c->limits.pairs_per_stream};
 }
 
+/* ---- is anybody there? ----------------------------------------------------------------------- */
+
+static void on_hold_timer(struct timer *t)
+{
+    hold_sweep(CONTAINER_OF(t, struct front, hold_timer)->w);
+}
+
+static void on_probe(void *arg, uv_tcp_t *tcp, const struct endpoint *to, const char *why)
+{
+    struct front *f = arg;
+    (void)to;
+    if (tcp == NULL) {
+        front_alarm(f, "link.connect", str_c(why));
+        return;
+    }
+    session_discard(tcp);
+    front_reached(f);
+}
+
+void front_unreached(struct front *f, const char *why)
+{
+    struct endpoint to;
+    struct worker *w = f->w;
+    if (f->link == NULL || f->draining)
+        return;
+    const struct cfg_link *c = f->link->kit->c;
+    front_alarm(f, "link.connect", str_c(why));
+    if (f->down || !endpoint_parse(str_c(c->address), &to))
+        return;
+    log_ev(&w->ctx, LOG_ERROR, "link.down", KV_C("link", c->name), KV_C("addr", c->address),
+           KV_C("msg", why));
+    f->down = true;
+    f->since = loop_now(&w->loop);
+    loop_timer_set(&w->loop, &f->hold_timer, w->cfg->limits.hold_time);
+    redial_start(&f->probe, &to, w->cfg->timeouts.connect);
+}
+
+static void stop_probing(struct front *f)
+{
+    if (f->w == NULL)
+        return; /* it has never been used */
+    redial_stop(&f->probe);
+    loop_timer_clear(&f->w->loop, &f->hold_timer);
+}
+
+void front_reached(struct front *f)
+{
+    struct worker *w = f->w;
+    if (!f->down)
+        return;
+    stop_probing(f);
+    f->down = false;
+    f->since = loop_now(&w->loop);
+    log_ev(&w->ctx, LOG_NOTICE, "link.up", KV_C("link", f->link->kit->c->name),
+           KV_I("held", w->hold.items.count));
+    alarm_clear(&w->alarms, "link.connect", f->link->kit->c->name, f->since);
+    peer_retry_all(f);
+    loop_post(&w->loop, &w->hold.sweep);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
 static void look(struct front *f, struct link *link, struct tls_ctx *tls)
 {
     f->link = link;
@@ -26,7 +88,11 @@ static void look(struct front *f, struct link *link, struct tls_ctx *tls)
 
 void front_init(struct front *f, struct worker *w, struct link *link, struct tls_ctx *tls)
 {
+    static const struct redial_ops ops = {on_probe};
     f->w = w;
+    f->since = loop_now(&w->loop);
+    f->hold_timer.fire = on_hold_timer;
+    redial_init(&f->probe, &w->loop, &ops, f);
     look(f, link, tls);
 }
 
@@ -47,17 +113,35 @@ struct books *front_books(struct front *f)
     return f->link != NULL ? &f->w->n.inward : &f->w->n.outward;
 }
 
+/* Strangers need not know where in the inside something went wrong; the log has it. */
+static struct str for_strangers(const char *condition, struct str text)
+{
+    bool ours = strcmp(condition, "resource-constraint") == 0;
+    return ours ? text : STR("the gateway could not hand this to the inside");
+}
+
 void front_failed(struct front *f, struct span stanza, const char *condition, struct str text)
 {
     if (f->link != NULL)
-        switch_failed_inward(f->w, stanza, CONTENT_SERVER, condition, text);
+        switch_failed_inward(f->w, stanza, CONTENT_SERVER, condition,
+                             for_strangers(condition, text));
     else
         switch_failed_outward(f->w, stanza, condition, text);
+}
+
+void front_put_back(struct front *f, struct span stanza, const char *condition, struct str text)
+{
+    bool unreached = strcmp(condition, "remote-server-timeout") == 0;
+    if (f->link != NULL && !f->w->draining && unreached && (f->down || f->link->gone))
+        hold_again(f->w, stanza);
+    else
+        front_failed(f, stanza, condition, text);
 }
 
 void front_drain(struct front *f, bool now)
 {
     f->draining = true;
+    stop_probing(f);
     accept_close(f);
     peer_drain(f, now);
     accept_drain(f, now);
@@ -65,6 +149,7 @@ void front_drain(struct front *f, bool now)
 
 void front_close(struct front *f)
 {
+    stop_probing(f);
     accept_close(f);
     peer_free_all(f);
     tls_ctx_unref(f->tls);

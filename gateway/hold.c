@@ -15,7 +15,7 @@ static bool serves(void *arg, struct inward_line at, struct str local)
 {
     const struct link *k = ((struct worker *)arg)->links[at.link];
     if (k->front != NULL)
-        return k->front->listening && !k->front->draining;
+        return k->front->listening && !k->front->draining && !k->front->down;
     return line_serves(&k->lines[at.line], local);
 }
 
@@ -47,7 +47,7 @@ static void to_front(struct front *f, const struct way *way, struct span stanza)
     struct span keep = span_retain(stanza);
     struct remote_refusal r = peer_deliver(f, stanza, way->key.remote, way->key.local);
     if (r.condition != NULL)
-        front_failed(f, keep, r.condition, r.text);
+        front_put_back(f, keep, r.condition, r.text);
     span_release(&keep);
 }
 
@@ -109,10 +109,12 @@ static bool waited_enough(struct worker *w, const struct inward_key *key)
     uint64_t left = inward_candidates(w->inward, key->local, key->remote), last = 0;
     for (size_t i = 0; left != 0; i++, left >>= 1) {
         const struct link *k = w->links[i];
-        if (!(left & 1) || k->front != NULL)
+        if (!(left & 1))
             continue;
-        const struct line *l = &k->lines[inward_line(w->inward, i, key->remote).line];
-        last = l->since > last ? l->since : last;
+        uint64_t since = k->front != NULL
+                             ? k->front->since
+                             : k->lines[inward_line(w->inward, i, key->remote).line].since;
+        last = since > last ? since : last;
     }
     return loop_now(&w->loop) - last >= w->cfg->limits.hold_time;
 }
@@ -151,23 +153,42 @@ static const char *may_not_wait(struct worker *w, const struct inward_key *key, 
     return NULL;
 }
 
+static void wait_or_fail(struct worker *w, const struct inward_key *key, enum content_ns content,
+                         struct span stanza)
+{
+    const char *text = NULL;
+    const char *condition = may_not_wait(w, key, stanza.s.n, &text);
+    struct held *h = condition != NULL ? NULL
+                                       : held_new(stanza, content, key->local, key->remote,
+                                                  key->sender, loop_now(&w->loop));
+    if (h != NULL)
+        keep(w, h, false);
+    else
+        switch_failed_inward(w, stanza, content,
+                             condition != NULL ? condition : "resource-constraint",
+                             condition != NULL ? str_c(text) : STR("the gateway is out of memory"));
+}
+
 void hold_send(struct worker *w, const struct way *way, struct span stanza)
 {
     if (way->up && dispatch(w, way, stanza))
         return;
-    const char *text = NULL;
-    const char *condition = may_not_wait(w, &way->key, stanza.s.n, &text);
-    struct held *h = condition != NULL
-                         ? NULL
-                         : held_new(stanza, way->content, way->key.local, way->key.remote,
-                                    way->key.sender, loop_now(&w->loop));
-    if (h != NULL)
-        keep(w, h, false);
-    else
-        switch_failed_inward(w, stanza, way->content,
-                             condition != NULL ? condition : "resource-constraint",
-                             condition != NULL ? str_c(text) : STR("the gateway is out of memory"));
+    wait_or_fail(w, &way->key, way->content, stanza);
     span_release(&stanza);
+}
+
+void hold_again(struct worker *w, struct span stanza)
+{
+    struct reread r;
+    if (!switch_reread(&r, stanza, CONTENT_SERVER, true)) {
+        w->n.inward.dropped++;
+        return;
+    }
+    struct inward_key key = {str_c(r.local.ascii), str_c(r.remote.ascii),
+                             inward_sender(r.ev.stanza.from)};
+    wait_or_fail(w, &key, CONTENT_SERVER, stanza);
+    switch_reread_free(&r);
+    loop_post(&w->loop, &w->hold.sweep); /* another link may take it */
 }
 
 void hold_reply(struct worker *w, struct line *l, struct span stanza, struct str local)

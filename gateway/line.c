@@ -19,10 +19,9 @@ static bool is_jabberd2(const struct link_session *ls)
 
 /* ---- alarms ---------------------------------------------------------------------------------- */
 
-/* Who was accepted and has not proven itself wants to be the only line of its link. */
 static const char *label(const struct link_session *ls)
 {
-    return ls->line != NULL ? ls->line->label : ls->link->lines[0].label;
+    return ls->of->label;
 }
 
 /* The peer does not let us in: because of our certificate, or of the secret. */
@@ -141,6 +140,7 @@ static void went_up(struct link_session *ls)
     hold_sweep(w);
     if (w->hold.items.count < held)
         log_ev(&ls->s.log, LOG_INFO, "link.held.sent", KV_I("stanzas", held - w->hold.items.count));
+    watch_fullness(k); /* one that it took over from may have been full */
 }
 
 /* ---- the session ----------------------------------------------------------------------------- */
@@ -389,6 +389,7 @@ static struct link_session *new_session(struct link *k, struct line *l, const uv
     ls->kit = link_kit_ref(k->kit);
     ls->kit->trust.proven = k->proven;
     ls->accepted = ls->pending = accepted;
+    ls->of = l;
     ls->line = accepted ? NULL : l;
     ls->sid = worker_sid(w);
     struct endpoint peer = addr_of_peer(tcp);
@@ -525,6 +526,32 @@ bool line_send(struct line *l, struct span stanza, struct str local)
         link_client_sent(&ls->m.client, now);
     watch_fullness(l->link);
     return true;
+}
+
+/* Would its certificate, if it has shown one, still be believed? */
+static bool still_trusted(const struct link_session *ls, const struct link_trust *now)
+{
+    const struct tls_peer *peer = conn_tls_peer(ls->s.conn);
+    return peer == NULL || now->auth == LINK_AUTH_PASSWORD ||
+           trust_ok(link_trust_check(now, peer));
+}
+
+void line_renew(struct line *l)
+{
+    struct link_session *ls = l->session;
+    if (l->up && still_trusted(ls, &l->link->kit->trust))
+        return;
+    if (l->up) {
+        log_ev(&ls->s.log, LOG_WARN, "link.trust.lost", KV_C("link", l->label));
+        line_leave(l, "your certificate is not accepted any more");
+        return;
+    }
+    if (ls != NULL) { /* what it is being set up with may be what was changed */
+        l->session = NULL;
+        ls->line = NULL;
+        session_drain(&ls->s, "the configuration has changed");
+    }
+    line_dial(l);
 }
 
 void line_leave(struct line *l, const char *why)

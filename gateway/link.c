@@ -177,9 +177,11 @@ static void retire(struct link *k)
 {
     struct worker *w = k->w;
     log_ev(&w->ctx, LOG_NOTICE, "link.removed", KV_C("link", k->kit->c->name));
-    stop(k, false);
     k->gone = true;
     list_append(&w->leaving, &k->leaving);
+    stop(k, false);
+    if (k->front != NULL)
+        peer_settle(k->front); /* what still waits in it, waits for the links that there are now */
     link_free_if_gone(k);
 }
 
@@ -218,26 +220,21 @@ static void remember_name(struct link *fresh, const struct link *old)
         fresh->proven = true; /* switched over from password */
 }
 
-static void retire_others(struct worker *w, struct link *const *stay, size_t n)
+static bool stays(const struct worker *w, const struct link *k)
 {
-    for (size_t i = 0; i < w->nlinks; i++) {
-        bool stays = false;
-        for (size_t j = 0; j < n && !stays; j++)
-            stays = stay[j] == w->links[i];
-        if (!stays && w->links[i] != NULL)
-            retire(w->links[i]);
-    }
+    for (size_t i = 0; i < w->nlinks; i++)
+        if (w->links[i] == k)
+            return true;
+    return false;
 }
 
-static void renumber(struct worker *w)
+static void pause_anew(struct worker *w)
 {
     for (size_t i = 0; i < LINKS_MAX; i++)
         accept_resume(&w->world, i);
-    for (size_t i = 0; i < w->nlinks; i++) {
-        w->links[i]->index = i;
+    for (size_t i = 0; i < w->nlinks; i++)
         if (w->links[i]->full)
             accept_pause(&w->world, i);
-    }
 }
 
 /* The links of a plan: old ones that go on, and new ones. */
@@ -294,18 +291,23 @@ static bool choose(struct worker *w, struct link_plan *p, struct choice *c,
 /* From here on the new snapshot decides which link takes what. */
 static void swap(struct worker *w, struct link_plan *p, const struct choice *c)
 {
-    struct inward *old = w->inward;
+    struct link **old = w->links;
+    size_t nold = w->nlinks;
+    inward_free(w->inward);
     w->inward = p->inward;
     p->inward = NULL;
-    retire_others(w, c->links, p->n);
-    mem_free(w->links);
     w->links = c->links;
     w->nlinks = p->n;
-    inward_free(old);
+    for (size_t i = 0; i < p->n; i++)
+        w->links[i]->index = i;
     for (size_t i = 0; i < p->n; i++)
         if (!c->fresh[i])
             renew(c->links[i], take_kit(p, i), take_front(p, i));
-    renumber(w);
+    for (size_t i = 0; i < nold; i++)
+        if (!stays(w, old[i]))
+            retire(old[i]);
+    mem_free(old);
+    pause_anew(w);
 }
 
 bool link_apply(struct worker *w, struct link_plan *p, bool (*changed)(void *arg, const char *name),
@@ -444,12 +446,25 @@ static void dump_line(const struct line *l)
            KV_I("skew_ms", m->skew_known ? m->skew_ms : 0));
 }
 
+static void dump_front(const struct link *k)
+{
+    const struct front *f = k->front;
+    log_ev(&k->w->ctx, LOG_NOTICE, "state.link", KV_C("link", k->kit->c->name),
+           KV_C("state", f->down ? "down" : "up"),
+           KV_SEC("since", loop_now(&k->w->loop) - f->since),
+           KV_I("in_unproven", f->in_unproven.count), KV_I("in_proven", f->in_proven.count),
+           KV_I("out", f->out.count), KV_I("pairs", HASH_COUNT(f->peers)),
+           KV_I("queued", f->outq.count));
+}
+
 void link_dump(struct worker *w)
 {
     for (size_t i = 0; i < w->nlinks; i++) {
         const struct link *k = w->links[i];
         for (size_t j = 0; j < k->nlines; j++)
             dump_line(&k->lines[j]);
+        if (k->front != NULL)
+            dump_front(k);
         dump_traffic(k, LINK_IN);
         dump_traffic(k, LINK_OUT);
     }

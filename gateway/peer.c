@@ -90,12 +90,15 @@ void peer_kick(struct peer *p)
 static void set_context(struct out_session *o, struct str local, struct str remote)
 {
     struct kv *kv = o->s.log.kv;
+    size_t n = 3;
     snprintf(o->pair, sizeof o->pair, "%.*s:%.*s", STR_ARG(local), STR_ARG(remote));
     kv[0] = KV_I("sid", o->sid);
     kv[1] = KV_C("dir", "out");
     kv[2] = KV_C("addr", o->addr);
-    kv[3] = KV_C("pair", o->pair);
-    kv[4] = KV_C("peer", strchr(o->pair, ':') + 1);
+    if (o->kit != NULL)
+        kv[n++] = KV_C("link", o->kit->c->name);
+    kv[n++] = KV_C("pair", o->pair);
+    kv[n] = KV_C("peer", strchr(o->pair, ':') + 1);
 }
 
 static void step(void *machine, const struct gw_event *ev, struct gw_actions *out)
@@ -300,7 +303,6 @@ static void dial_failed(struct peer *p, const char *why, bool unresolved)
 {
     log_ev(&p->w->ctx, LOG_NOTICE, "s2s.dial.failed", KV_C("peer", p->domain),
            KV_I("target", p->target), KV_C("msg", why));
-    front_alarm(p->front, "link.connect", str_c(why));
     remote_dial_failed(p->remote, str_c(why), unresolved, loop_now(&p->w->loop));
     peer_kick(p);
 }
@@ -310,9 +312,11 @@ static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, co
     struct peer *p = arg;
     p->dialling = NULL;
     if (tcp == NULL) {
+        front_unreached(p->front, why);
         dial_failed(p, why, false);
         return;
     }
+    front_reached(p->front);
     struct out_session *o = new_session(p, to);
     struct conn_options opt = {.content = CONTENT_SERVER,
                                .limits = &p->w->limits_unproven,
@@ -578,7 +582,7 @@ static void carry_out(struct peer *p, struct remote_act *a)
         hand_over(p->out, a->stanza);
         break;
     case REMOTE_DO_BOUNCE:
-        front_failed(p->front, a->stanza, a->condition, a->text);
+        front_put_back(p->front, a->stanza, a->condition, a->text);
         span_release(&a->stanza);
         break;
     case REMOTE_DO_VERDICT:
@@ -672,6 +676,29 @@ void peer_forget_lookups(struct front *f)
         p->query = NULL;
         remote_again(p->remote); /* by the new resolver, when the kick comes */
         peer_kick(p);
+    }
+}
+
+void peer_retry(struct peer *p)
+{
+    remote_retry(p->remote, loop_now(&p->w->loop));
+    peer_kick(p);
+}
+
+void peer_retry_all(struct front *f)
+{
+    struct peer *p, *next;
+    HASH_ITER(hh, f->peers, p, next)
+    peer_retry(p);
+}
+
+void peer_settle(struct front *f)
+{
+    struct peer *p, *next;
+    HASH_ITER(hh, f->peers, p, next)
+    {
+        loop_unpost(&f->w->loop, &p->kick);
+        on_kick(&p->kick);
     }
 }
 

@@ -126,6 +126,12 @@ struct front {
     struct peer *peers;
     struct outq_limits outq;
     struct remote_settings remote_settings;
+    /* Of a link: nobody can be reached at its address. It is dialled again and again; meanwhile
+     * another link takes what it can, and the rest waits as for a line. */
+    bool down;
+    uint64_t since; /* ms: of up or down */
+    struct redial probe;
+    struct timer hold_timer;
 };
 
 /* ---- links ---- */
@@ -185,7 +191,8 @@ struct link_session {
     struct worker *w;
     struct link *link; /* lives until its last session is closed */
     struct link_kit *kit;
-    struct line *line; /* NULL: detached, only finishing */
+    const struct line *of; /* whose it is, was, or wants to be */
+    struct line *line;     /* NULL: not proven yet, or detached, only finishing */
     bool accepted, pending, ready;
     uint32_t sid;
     char addr[ENDPOINT_TEXT];
@@ -272,6 +279,11 @@ void front_drain(struct front *f, bool now);
 void front_close(struct front *f); /* frees everything; its streams are gone */
 /* A stanza of ours for the other side of this front that failed. */
 void front_failed(struct front *f, struct span stanza, const char *condition, struct str text);
+/* The same, when nothing of it has been written: it waits while the link is down or being changed. */
+void front_put_back(struct front *f, struct span stanza, const char *condition, struct str text);
+/* How connecting to its address went; nothing for the world. */
+void front_unreached(struct front *f, const char *why);
+void front_reached(struct front *f);
 
 /* What the streams of an s2s link have to report as an alarm, and that it works again; nothing is
  * reported of the world, where failing is others' affair. */
@@ -301,7 +313,12 @@ struct remote_refusal peer_deliver(struct front *f, struct span stanza, struct s
 bool peer_unsent(struct front *f, struct str stanza, struct str local, struct str remote);
 void peer_policy_changed(struct front *f);
 void peer_forget_lookups(struct front *f); /* the resolver goes: fails what it has under way */
+/* Its back-off, if there is one, ends: the other side is back. */
+void peer_retry(struct peer *p);
+void peer_retry_all(struct front *f);
 void peer_drain(struct front *f, bool now);
+/* Carries out at once what has been decided. */
+void peer_settle(struct front *f);
 void peer_free_all(struct front *f);
 
 /* ---- kit.c ---- */
@@ -344,6 +361,9 @@ void link_count(struct link *k, enum link_direction d, enum stanza_kind kind, si
 void line_init(struct line *l, struct link *k, size_t index);
 void line_dial(struct line *l); /* transport dial: from here on it keeps itself connected */
 void line_accept(struct link *k, uv_tcp_t *tcp);
+/* Its link has a new kit: tries again at once when it is down; a stream that would not be believed
+ * any more is closed. */
+void line_renew(struct line *l);
 /* Takes the reference over; false: it was not taken, and is still the caller's. */
 bool line_send(struct line *l, struct span stanza, struct str local);
 /* Nothing new goes out on it; its stream is closed in good order. */
@@ -356,6 +376,8 @@ bool line_serves(const struct line *l, struct str local); /* up, and reaches the
 struct way way_inside(struct worker *w, struct str local, struct str remote, struct str from);
 /* Sends, holds or fails; takes the reference over. The stanza is in the way's form. */
 void hold_send(struct worker *w, const struct way *way, struct span stanza);
+/* Waits, or fails: bytes as an s2s link would have written them. */
+void hold_again(struct worker *w, struct span stanza);
 /* To this very line, or nowhere: what its own end asked us. */
 void hold_reply(struct worker *w, struct line *l, struct span stanza, struct str local);
 /* A link came up, went down or has waited long enough: sends what can go, fails what is too old. */

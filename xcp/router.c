@@ -4,49 +4,6 @@
 
 #include "core/base/mem.h"
 
-/* ---- snapshots ------------------------------------------------------------------------------- */
-
-struct router_snapshot *router_snapshot_ref(struct router_snapshot *s)
-{
-    s->refs++;
-    return s;
-}
-
-void router_snapshot_unref(struct router_snapshot *s)
-{
-    if (s == NULL || --s->refs > 0)
-        return;
-    router_config_unref(s->cfg);
-    mem_free(s->accounts);
-    mem_free(s->account_link);
-    mem_free(s);
-}
-
-struct router_snapshot *router_snapshot_new(struct router_config *cfg)
-{
-    struct router_snapshot *s = mem_zalloc(sizeof *s);
-    if (s == NULL)
-        return NULL;
-    s->refs = 1;
-    s->cfg = router_config_ref(cfg);
-    s->limits = framer_limits_default;
-    s->limits.element = (size_t)cfg->limits.stanza_size;
-    s->accounts = mem_zalloc((cfg->nlinks + 1) * sizeof *s->accounts);
-    s->account_link = mem_zalloc((cfg->nlinks + 1) * sizeof *s->account_link);
-    if (s->accounts == NULL || s->account_link == NULL) {
-        router_snapshot_unref(s);
-        return NULL;
-    }
-    for (size_t i = 0; i < cfg->nlinks; i++) {
-        if (cfg->links[i].transport != TRANSPORT_ACCEPT)
-            continue;
-        s->accounts[s->naccounts] =
-            (struct link_account){str_c(cfg->links[i].component), str_c(cfg->links[i].secret)};
-        s->account_link[s->naccounts++] = i;
-    }
-    return s;
-}
-
 /* ---- applying a configuration ---------------------------------------------------------------- */
 
 /* All that a new configuration needs, made before anything is changed. */
@@ -55,6 +12,8 @@ struct plan {
     struct routes *routes;
     struct router_link **links; /* old ones that stay, and new ones */
     bool *fresh;
+    struct router_splice **splices; /* the same */
+    bool *fresh_splices;
 };
 
 static struct router_link *find_link(const struct router *r, const char *name)
@@ -65,34 +24,87 @@ static struct router_link *find_link(const struct router *r, const char *name)
     return NULL;
 }
 
+static struct router_splice *find_splice(const struct router *r, const char *name)
+{
+    for (size_t i = 0; r->snap != NULL && i < r->snap->cfg->nsplices; i++)
+        if (strcmp(r->snap->cfg->splices[i].name, name) == 0)
+            return r->splices[i];
+    return NULL;
+}
+
 static void plan_free(struct plan *p)
 {
     size_t n = p->snap != NULL ? p->snap->cfg->nlinks : 0;
     for (size_t i = 0; p->links != NULL && p->fresh != NULL && i < n; i++)
         if (p->fresh[i])
             mem_free(p->links[i]);
+    n = p->snap != NULL ? p->snap->cfg->nsplices : 0;
+    for (size_t i = 0; p->splices != NULL && p->fresh_splices != NULL && i < n; i++)
+        if (p->fresh_splices[i])
+            mem_free(p->splices[i]);
     routes_free(p->routes);
     mem_free(p->links);
     mem_free(p->fresh);
+    mem_free(p->splices);
+    mem_free(p->fresh_splices);
     router_snapshot_unref(p->snap);
 }
 
-static bool plan_make(struct router *r, struct router_config *cfg, struct plan *p)
+/* What was proven by password before, now or in an earlier life of the program. */
+static void recall_proven(const struct router_link *k, const struct rcfg_link *c,
+                          struct link_trust *t)
 {
-    *p = (struct plan){.snap = router_snapshot_new(cfg), .routes = routes_new(cfg)};
-    p->links = mem_zalloc((cfg->nlinks + 1) * sizeof *p->links);
-    p->fresh = mem_zalloc(cfg->nlinks + 1);
-    bool ok = p->snap != NULL && p->routes != NULL && p->links != NULL && p->fresh != NULL;
+    const char *name = c->proof.peer_name;
+    t->proven = name != NULL && (strcmp(k->proven, name) == 0 ||
+                                 (c->proven_file != NULL && proven_read(c->proven_file, name)));
+}
+
+static bool plan_links(struct router *r, struct router_config *cfg, struct plan *p)
+{
+    bool ok = true;
     for (size_t i = 0; ok && i < cfg->nlinks; i++) {
         p->links[i] = find_link(r, cfg->links[i].name);
         p->fresh[i] = p->links[i] == NULL;
         if (p->fresh[i])
             p->links[i] = router_link_new(r);
         ok = p->links[i] != NULL;
+        if (ok)
+            recall_proven(p->links[i], &cfg->links[i], &p->snap->links[i].trust);
     }
-    if (!ok)
-        plan_free(p);
     return ok;
+}
+
+static bool plan_splices(struct router *r, struct router_config *cfg, struct plan *p)
+{
+    bool ok = true;
+    for (size_t i = 0; ok && i < cfg->nsplices; i++) {
+        p->splices[i] = find_splice(r, cfg->splices[i].name);
+        p->fresh_splices[i] = p->splices[i] == NULL;
+        if (p->fresh_splices[i])
+            p->splices[i] = router_splice_new(r);
+        ok = p->splices[i] != NULL;
+    }
+    return ok;
+}
+
+static bool plan_make(struct router *r, struct router_config *cfg, struct plan *p,
+                      struct buf *errors)
+{
+    *p = (struct plan){.snap = router_snapshot_new(cfg, errors)};
+    if (p->snap == NULL)
+        return false;
+    p->routes = routes_new(cfg);
+    p->links = mem_zalloc((cfg->nlinks + 1) * sizeof *p->links);
+    p->fresh = mem_zalloc(cfg->nlinks + 1);
+    p->splices = mem_zalloc((cfg->nsplices + 1) * sizeof *p->splices);
+    p->fresh_splices = mem_zalloc(cfg->nsplices + 1);
+    bool ok = p->routes != NULL && p->links != NULL && p->fresh != NULL && p->splices != NULL &&
+              p->fresh_splices != NULL && plan_links(r, cfg, p) && plan_splices(r, cfg, p);
+    if (ok)
+        return true;
+    buf_puts(errors, "out of memory\n");
+    plan_free(p);
+    return false;
 }
 
 static bool stays(const struct plan *p, const struct router_link *k)
@@ -103,12 +115,21 @@ static bool stays(const struct plan *p, const struct router_link *k)
     return false;
 }
 
+static bool splice_stays(const struct plan *p, const struct router_splice *s)
+{
+    for (size_t i = 0; i < p->snap->cfg->nsplices; i++)
+        if (p->splices[i] == s)
+            return true;
+    return false;
+}
+
 /* With the old table still in place: ends what went or changed. */
 static void stop_old(struct router *r, const struct plan *p, bool *changed)
 {
     for (size_t i = 0; i < p->snap->cfg->nlinks; i++) {
         struct router_link *k = p->links[i];
-        changed[i] = p->fresh[i] || !router_link_same(k->cfg, &p->snap->cfg->links[i]);
+        changed[i] = p->fresh[i] || !router_link_same(k->cfg, &p->snap->cfg->links[i]) ||
+                     !router_link_trusted(k, &p->snap->links[i]);
         if (changed[i] && !p->fresh[i])
             router_link_stop(k, "the configuration of the link has changed");
     }
@@ -117,7 +138,7 @@ static void stop_old(struct router *r, const struct plan *p, bool *changed)
             router_link_stop(r->links[i], "the link has been removed from the configuration");
 }
 
-static void swap(struct router *r, struct plan *p)
+static void swap_links(struct router *r, struct plan *p)
 {
     for (size_t i = 0; r->snap != NULL && i < r->snap->cfg->nlinks; i++)
         if (!stays(p, r->links[i]))
@@ -127,19 +148,40 @@ static void swap(struct router *r, struct plan *p)
         p->links[i]->index = i;
         routes_set_up(p->routes, i, p->links[i]->peer != NULL);
     }
-    struct plan old = {.snap = r->snap, .routes = r->routes, .links = r->links};
+}
+
+/* Those that changed are ended and begin anew. */
+static void swap_splices(struct router *r, struct plan *p)
+{
+    for (size_t i = 0; r->snap != NULL && i < r->snap->cfg->nsplices; i++)
+        if (!splice_stays(p, r->splices[i]))
+            router_splice_remove(r->splices[i]);
+    for (size_t i = 0; i < p->snap->cfg->nsplices; i++)
+        router_splice_set(p->splices[i], p->snap, i);
+}
+
+static void swap(struct router *r, struct plan *p)
+{
+    swap_links(r, p);
+    swap_splices(r, p);
+    struct plan old = {
+        .snap = r->snap, .routes = r->routes, .links = r->links, .splices = r->splices};
     r->snap = p->snap;
     r->routes = p->routes;
     r->links = p->links;
+    r->splices = p->splices;
     plan_free(&old); /* the links themselves live on: none of them is fresh */
     mem_free(p->fresh);
+    mem_free(p->fresh_splices);
 }
 
-bool router_apply(struct router *r, struct router_config *cfg)
+bool router_apply(struct router *r, struct router_config *cfg, struct buf *errors)
 {
     struct plan p;
     bool *changed = mem_zalloc(cfg->nlinks + 1);
-    if (changed == NULL || !plan_make(r, cfg, &p)) {
+    if (changed == NULL)
+        buf_puts(errors, "out of memory\n");
+    if (changed == NULL || !plan_make(r, cfg, &p, errors)) {
         mem_free(changed);
         return false;
     }
@@ -148,8 +190,17 @@ bool router_apply(struct router *r, struct router_config *cfg)
     for (size_t i = 0; r->started && i < cfg->nlinks; i++)
         if (changed[i])
             router_link_start(r->links[i]);
+    for (size_t i = 0; r->started && i < cfg->nsplices; i++)
+        router_splice_start(r->splices[i]);
     mem_free(changed);
     return true;
+}
+
+bool router_check(struct router_config *cfg, struct buf *errors)
+{
+    struct router_snapshot *s = router_snapshot_new(cfg, errors);
+    router_snapshot_unref(s);
+    return s != NULL;
 }
 
 const struct router_config *router_current(const struct router *r)
@@ -162,7 +213,7 @@ const struct router_config *router_current(const struct router *r)
 static void finish(struct loop_task *t)
 {
     struct router *r = CONTAINER_OF(t, struct router, finish);
-    if (!r->draining || r->peers.count > 0 || r->told)
+    if (!r->draining || r->peers.count > 0 || r->relays > 0 || r->told)
         return;
     r->told = true;
     loop_timer_clear(r->loop, &r->deadline);
@@ -172,7 +223,7 @@ static void finish(struct loop_task *t)
 
 void router_peer_gone(struct router *r)
 {
-    if (r->draining && r->peers.count == 0)
+    if (r->draining && r->peers.count == 0 && r->relays == 0)
         loop_post(r->loop, &r->finish);
 }
 
@@ -182,18 +233,21 @@ static void on_deadline(struct timer *t)
 }
 
 struct router *router_new(struct loop *l, struct router_config *cfg, void (*ended)(void *arg),
-                          void *arg)
+                          void *arg, struct buf *errors)
 {
     struct router *r = mem_zalloc(sizeof *r);
-    if (r == NULL)
+    if (r == NULL) {
+        buf_puts(errors, "out of memory\n");
         return NULL;
+    }
     r->loop = l;
     r->log = (struct log_ctx){.sink = l->log};
     r->ended = ended;
     r->arg = arg;
     r->finish.run = finish;
     r->deadline.fire = on_deadline;
-    if (router_apply(r, cfg))
+    alarms_init(&r->alarms, &r->log);
+    if (router_apply(r, cfg, errors))
         return r;
     mem_free(r);
     return NULL;
@@ -253,9 +307,12 @@ void router_start(struct router *r)
 {
     r->started = true;
     log_ev(&r->log, LOG_NOTICE, "router.start", KV_C("config", r->snap->cfg->file),
-           KV_I("links", r->snap->cfg->nlinks), KV_I("listeners", r->nlisteners));
+           KV_I("links", r->snap->cfg->nlinks), KV_I("splices", r->snap->cfg->nsplices),
+           KV_I("listeners", r->nlisteners));
     for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
         router_link_start(r->links[i]);
+    for (size_t i = 0; i < r->snap->cfg->nsplices; i++)
+        router_splice_start(r->splices[i]);
 }
 
 /* ---- end ------------------------------------------------------------------------------------- */
@@ -276,6 +333,8 @@ void router_drain(struct router *r)
     bool armed = loop_timer_set(r->loop, &r->deadline, r->snap->cfg->timeouts.drain);
     for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
         router_link_stop(r->links[i], "the router stops");
+    for (size_t i = 0; i < r->snap->cfg->nsplices; i++)
+        router_splice_stop(r->splices[i], "the router stops");
     LIST_FOREACH (&r->peers, n, following) { /* those that have no link yet */
         struct router_peer *p = CONTAINER_OF(n, struct router_peer, node);
         if (!p->ended)
@@ -291,6 +350,8 @@ void router_stop(struct router *r)
         begin_end(r);
     for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
         router_link_stop(r->links[i], "the router stops");
+    for (size_t i = 0; i < r->snap->cfg->nsplices; i++)
+        router_splice_stop(r->splices[i], "the router stops");
     LIST_FOREACH (&r->peers, n, following) {
         struct router_peer *p = CONTAINER_OF(n, struct router_peer, node);
         if (!p->ended)
@@ -307,8 +368,12 @@ void router_free(struct router *r)
     loop_unpost(r->loop, &r->finish);
     for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
         router_link_remove(r->links[i]);
-    struct plan old = {.snap = r->snap, .routes = r->routes, .links = r->links};
+    for (size_t i = 0; i < r->snap->cfg->nsplices; i++)
+        router_splice_remove(r->splices[i]);
+    struct plan old = {
+        .snap = r->snap, .routes = r->routes, .links = r->links, .splices = r->splices};
     plan_free(&old);
+    alarms_free(&r->alarms);
     mem_free(r);
 }
 
@@ -320,7 +385,7 @@ static const char *link_state(const struct router_link *k)
         return "up";
     if (k->dialled != NULL)
         return "handshake";
-    return k->connect != NULL ? "connecting" : "down";
+    return redial_busy(&k->redial) ? "connecting" : "down";
 }
 
 static void dump_link(const struct router *r, const struct router_link *k)
@@ -343,4 +408,7 @@ void router_dump(struct router *r)
            KV_I("pending", r->pending), KV_I("links", r->snap->cfg->nlinks));
     for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
         dump_link(r, r->links[i]);
+    for (size_t i = 0; i < r->snap->cfg->nsplices; i++)
+        router_splice_dump(r->splices[i]);
+    alarms_dump(&r->alarms);
 }

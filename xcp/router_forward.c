@@ -17,7 +17,7 @@ enum {
 
 static void set_paused(struct router_peer *p, bool paused)
 {
-    if (p->dialling)
+    if (p->client)
         link_client_pause(&p->machine.client, paused, loop_now(p->router->loop));
     if (paused)
         conn_pause(p->session.conn);
@@ -85,7 +85,7 @@ static bool queue(struct router_peer *to, struct span s, struct router_peer *cau
         return false;
     }
     uint64_t now = loop_now(to->router->loop);
-    if (to->dialling)
+    if (to->client)
         link_client_sent(&to->machine.client, now);
     else
         link_server_sent(&to->machine.server, now);

@@ -1,6 +1,7 @@
 /* Connections of the router: accepting, dialling with back-off, and what a session reports. */
 #include "xcp/router_priv.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "core/base/mem.h"
@@ -8,42 +9,33 @@
 #include "xcp/link.h"
 
 enum {
-    BACKOFF_MIN_MS = 1000,
-    BACKOFF_MAX_MS = 30000,
-    BACKOFF_CONFIG_MS = 60000, /* wrong secret or name: only an operator can help */
-    SPREAD_PERCENT = 20,
     LINGER_MS = 1000, /* for our last words: what waited has been taken back or read by then */
 };
 
 /* ---- dialling -------------------------------------------------------------------------------- */
 
-static void dial(struct router_link *k);
-
-/* 80 to 120 %, so that many of us do not come back at the same moment. */
-static uint64_t spread(const struct env *env, uint64_t ms)
+static bool busy(const struct router_link *k)
 {
-    uint64_t part = ms * SPREAD_PERCENT / 100;
-    return ms - part + env_below(env, (uint32_t)(2 * part + 1));
+    return k->dialled != NULL || k->peer != NULL;
 }
 
-static void retry_later(struct router_link *k, enum end_reason reason)
+static void log_retry(const struct router_link *k, uint64_t ms)
 {
-    struct router *r = k->router;
-    bool busy = k->connect != NULL || k->dialled != NULL || k->peer != NULL;
-    if (r->draining || k->gone || k->cfg->transport != TRANSPORT_DIAL || busy)
+    if (ms > 0)
+        log_ev(&k->router->log, LOG_INFO, "link.retry", KV_C("link", k->cfg->name),
+               KV_SEC("in", ms));
+}
+
+/* A dialled connection is over. */
+static void again(struct router_link *k, enum end_reason reason)
+{
+    bool refused = reason == END_UNAUTHORIZED || reason == END_UNTRUSTED;
+    if (k->router->draining || k->gone || busy(k))
         return;
-    uint64_t ms = reason == END_UNAUTHORIZED ? BACKOFF_CONFIG_MS : k->wait_ms;
-    k->wait_ms = k->wait_ms * 2 < BACKOFF_MAX_MS ? k->wait_ms * 2 : BACKOFF_MAX_MS;
-    ms = spread(r->loop->env, ms);
-    log_ev(&r->log, LOG_INFO, "link.retry", KV_C("link", k->cfg->name), KV_SEC("in", ms));
-    if (!loop_timer_set(r->loop, &k->retry, ms))
-        log_ev(&r->log, LOG_ERROR, "link.retry", KV_C("link", k->cfg->name),
-               KV_C("msg", "out of memory: no further attempt before a reload"));
-}
-
-static void on_retry(struct timer *t)
-{
-    dial(CONTAINER_OF(t, struct router_link, retry));
+    if (k->redial.started)
+        log_retry(k, redial_again(&k->redial, refused ? REDIAL_REFUSED : REDIAL_LOST));
+    else
+        router_link_start(k); /* it was one of the old configuration */
 }
 
 static bool start_peer(struct router *r, struct router_link *k, uv_tcp_t *tcp);
@@ -51,49 +43,41 @@ static bool start_peer(struct router *r, struct router_link *k, uv_tcp_t *tcp);
 static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, const char *why)
 {
     struct router_link *k = arg;
-    (void)to;
-    k->connect = NULL;
-    if (tcp != NULL && start_peer(k->router, k, tcp))
-        return;
-    log_ev(&k->router->log, LOG_WARN, "link.failed", KV_C("link", k->cfg->name),
-           KV_C("reason", "connect"), KV_C("msg", tcp ? "out of memory" : why));
-    retry_later(k, END_LOST);
-}
-
-static void dial(struct router_link *k)
-{
     struct router *r = k->router;
-    struct endpoint to;
-    if (k->cfg->transport != TRANSPORT_DIAL || k->connect != NULL || k->dialled != NULL ||
-        k->peer != NULL)
+    (void)to;
+    if (tcp != NULL && start_peer(r, k, tcp))
         return;
-    struct connect_options opt = {
-        .targets = &to, .ntargets = 1, .deadline_ms = r->snap->cfg->timeouts.connect};
-    if (endpoint_parse(str_c(k->cfg->address), &to))
-        k->connect = connect_start(r->loop, &opt, on_connected, k);
-    if (k->connect == NULL)
-        retry_later(k, END_LOST);
+    if (tcp != NULL)
+        why = "out of memory";
+    log_ev(&r->log, LOG_WARN, "link.failed", KV_C("link", k->cfg->name), KV_C("reason", "connect"),
+           KV_C("msg", why));
+    alarm_raise(&r->alarms, "link.connect", k->cfg->name, why, loop_now(r->loop));
+    if (tcp != NULL)
+        again(k, END_LOST);
+    else
+        log_retry(k, k->redial.wait_ms);
 }
 
 /* ---- links ----------------------------------------------------------------------------------- */
 
 struct router_link *router_link_new(struct router *r)
 {
+    static const struct redial_ops ops = {on_connected};
     struct router_link *k = mem_zalloc(sizeof *k);
     if (k == NULL)
         return NULL;
     k->router = r;
-    k->retry.fire = on_retry;
-    k->wait_ms = BACKOFF_MIN_MS;
+    redial_init(&k->redial, r->loop, &ops, k);
     k->since_ms = loop_now(r->loop);
     return k;
 }
 
 void router_link_start(struct router_link *k)
 {
-    loop_timer_clear(k->router->loop, &k->retry);
-    k->wait_ms = BACKOFF_MIN_MS;
-    dial(k);
+    struct endpoint to;
+    if (k->cfg->transport == TRANSPORT_DIAL && !busy(k) &&
+        endpoint_parse(str_c(k->cfg->address), &to))
+        redial_start(&k->redial, &to, k->router->snap->cfg->timeouts.connect);
 }
 
 static void let_go(struct router_link *k)
@@ -116,10 +100,7 @@ static void end_peer(struct router_peer *p, const char *why)
 void router_link_stop(struct router_link *k, const char *why)
 {
     struct router *r = k->router;
-    loop_timer_clear(r->loop, &k->retry);
-    if (k->connect != NULL)
-        connect_cancel(k->connect);
-    k->connect = NULL;
+    redial_stop(&k->redial);
     LIST_FOREACH (&r->peers, n, following) {
         struct router_peer *p = CONTAINER_OF(n, struct router_peer, node);
         if (p->link == k && !p->ended)
@@ -129,7 +110,8 @@ void router_link_stop(struct router_link *k, const char *why)
 
 void router_link_remove(struct router_link *k)
 {
-    loop_timer_clear(k->router->loop, &k->retry);
+    redial_stop(&k->redial);
+    alarm_clear_all(&k->router->alarms, "link.", k->cfg->name, loop_now(k->router->loop));
     k->gone = true;
     k->cfg = NULL;
     k->index = SIZE_MAX; /* nothing is routed to or from it any more */
@@ -156,11 +138,34 @@ static bool same_text(const char *a, const char *b)
     return (a == NULL) == (b == NULL) && (a == NULL || strcmp(a, b) == 0);
 }
 
+static bool same_list(char *const *a, size_t na, char *const *b, size_t nb)
+{
+    for (size_t i = 0; na == nb && i < na; i++)
+        if (strcmp(a[i], b[i]) != 0)
+            return false;
+    return na == nb;
+}
+
+bool router_proof_same(const struct rcfg_proof *a, const struct rcfg_proof *b)
+{
+    return a->auth == b->auth && same_text(a->certificate, b->certificate) &&
+           same_text(a->key, b->key) && same_text(a->ca_file, b->ca_file) &&
+           same_text(a->store_file, b->store_file) && same_text(a->peer_name, b->peer_name) &&
+           same_list(a->authlist, a->nauthlist, b->authlist, b->nauthlist);
+}
+
 bool router_link_same(const struct rcfg_link *a, const struct rcfg_link *b)
 {
     return a->role == b->role && a->transport == b->transport &&
            same_text(a->address, b->address) && same_text(a->component, b->component) &&
-           same_text(a->secret, b->secret);
+           same_text(a->secret, b->secret) && router_proof_same(&a->proof, &b->proof);
+}
+
+bool router_link_trusted(const struct router_link *k, const struct credentials *now)
+{
+    const struct tls_peer *tls = k->peer ? conn_tls_peer(k->peer->session.conn) : NULL;
+    return tls == NULL || now->trust.auth == LINK_AUTH_PASSWORD ||
+           trust_ok(link_trust_check(&now->trust, tls));
 }
 
 /* ---- what sessions report -------------------------------------------------------------------- */
@@ -168,7 +173,7 @@ bool router_link_same(const struct rcfg_link *a, const struct rcfg_link *b)
 static void step(void *machine, const struct gw_event *ev, struct gw_actions *out)
 {
     struct router_peer *p = machine;
-    if (p->dialling)
+    if (p->client)
         link_client_step(&p->machine.client, ev, out);
     else
         link_server_step(&p->machine.server, ev, out);
@@ -204,8 +209,23 @@ static const char *held_name(const struct router_peer *p)
     return "?";
 }
 
+/* What joined by password may later be switched to certificates of the same name. */
+static void remember_proven(struct router_peer *p, struct router_link *k)
+{
+    const struct rcfg_link *c = k->cfg;
+    const char *name = c->proof.peer_name;
+    if (c->proof.auth != LINK_AUTH_PASSWORD || name == NULL || strcmp(k->proven, name) == 0)
+        return;
+    str_copy(k->proven, sizeof k->proven, str_c(name));
+    bool kept = c->proven_file == NULL || proven_read(c->proven_file, name) ||
+                proven_write(c->proven_file, name);
+    log_ev(&p->session.log, kept ? LOG_INFO : LOG_WARN, "link.proven", KV_C("name", name),
+           KV_C("file", c->proven_file), KV_C("msg", kept ? NULL : strerror(errno)));
+}
+
 static void attach(struct router_peer *p, struct router_link *k)
 {
+    const struct tls_peer *tls = conn_tls_peer(p->session.conn);
     struct router_peer *old = k->peer;
     uint64_t now = loop_now(p->router->loop);
     if (p->link == NULL)
@@ -213,7 +233,7 @@ static void attach(struct router_peer *p, struct router_link *k)
     p->up = true;
     k->dialled = NULL;
     k->peer = p;
-    k->wait_ms = BACKOFF_MIN_MS;
+    redial_up(&k->redial);
     k->since_ms = now;
     k->ups++;
     p->at_up = k->count;
@@ -221,7 +241,9 @@ static void attach(struct router_peer *p, struct router_link *k)
     log_ev(&p->session.log, LOG_NOTICE, "link.up",
            KV_C("role", k->cfg->role == ROLE_GATEWAY ? "gateway" : "server"),
            KV_C("component", k->cfg->component), KV_C("addr", p->addr),
-           KV_SEC("after", now - p->opened_ms));
+           KV_C("tls", tls ? tls->protocol : NULL), KV_SEC("after", now - p->opened_ms));
+    alarm_clear_all(&p->router->alarms, "link.", k->cfg->name, now);
+    remember_proven(p, k);
     if (old == NULL)
         return;
     log_ev(&old->session.log, LOG_WARN, "link.conflict", KV_C("by", p->sid));
@@ -271,6 +293,67 @@ static void log_down(struct router_peer *p, enum end_reason reason, struct str t
            KV_SEC("duration", loop_now(p->router->loop) - p->opened_ms));
 }
 
+/* The link that the end of this peer concerns, by its name in the present configuration. */
+static const struct router_link *concerned(const struct router_peer *p)
+{
+    const struct router *r = p->router;
+    if (p->link != NULL)
+        return p->link->gone ? NULL : p->link;
+    for (size_t i = 0; i < r->snap->cfg->nlinks; i++) /* accepted: what it asked to be */
+        if (r->links[i]->cfg->transport == TRANSPORT_ACCEPT &&
+            strcmp(r->links[i]->cfg->component, p->machine.server.component) == 0)
+            return r->links[i];
+    return NULL;
+}
+
+static const char *unauthorized_kind(const struct router_peer *p, const struct router_link *k)
+{
+    const struct link_end *e = p->client ? &p->machine.client.end : &p->machine.server.end;
+    if (e->cert_refused)
+        return "link.certificate-refused";
+    if (k->cfg->proof.auth != LINK_AUTH_PASSWORD && !conn_encrypted(p->session.conn))
+        return "link.clear"; /* TLS is due, and it came without */
+    return "link.password";
+}
+
+/* NULL: we ended it. */
+static const char *alarm_kind(const struct router_peer *p, const struct router_link *k,
+                              enum end_reason reason)
+{
+    static const char *const untrusted[] = {
+#define X(id, name, ok) "link." name,
+        TRUST_REASONS(X)
+#undef X
+    };
+    switch (reason) {
+    case END_UNTRUSTED:
+        return untrusted[p->client ? p->machine.client.verdict : p->machine.server.verdict];
+    case END_UNAUTHORIZED:
+        return unauthorized_kind(p, k);
+    case END_CONFLICT:
+        return "link.conflict";
+    case END_TLS_FAILED:
+        return "link.tls";
+    case END_DRAINED:
+        return NULL;
+    default:
+        return "link.down";
+    }
+}
+
+static void raise_alarm(struct router_peer *p, enum end_reason reason, struct str text)
+{
+    struct router *r = p->router;
+    const struct router_link *k = concerned(p);
+    char why[ALARM_TEXT_MAX];
+    if (k == NULL || r->draining)
+        return;
+    const char *kind = alarm_kind(p, k, reason);
+    str_copy(why, sizeof why, text.n > 0 ? text : str_c(end_reason_name(reason)));
+    if (kind != NULL)
+        alarm_raise(&r->alarms, kind, k->cfg->name, why, loop_now(r->loop));
+}
+
 static void log_failed(struct router_peer *p, enum end_reason reason, struct str text)
 {
     enum log_level level = reason == END_UNAUTHORIZED && p->dialling ? LOG_ERROR : LOG_WARN;
@@ -282,8 +365,9 @@ static void on_ended(struct session *s, enum end_reason reason, struct str text)
 {
     struct router_peer *p = (struct router_peer *)s;
     struct router_link *k = p->link;
+    bool current = k != NULL && k->peer == p;
     p->ended = true;
-    if (k != NULL && k->peer == p)
+    if (current)
         let_go(k);
     if (k != NULL && k->dialled == p)
         k->dialled = NULL;
@@ -294,9 +378,11 @@ static void on_ended(struct session *s, enum end_reason reason, struct str text)
         log_down(p, reason, text);
     else
         log_failed(p, reason, text);
+    if (current || !p->up) /* else another one has its place, or it was stopped */
+        raise_alarm(p, reason, text);
     no_longer_pending(p);
     if (p->dialling && k != NULL)
-        retry_later(k, reason);
+        again(k, reason);
 }
 
 static void on_drained(struct session *s)
@@ -343,24 +429,49 @@ static void on_stall(struct timer *t)
 
 /* ---- new connections ------------------------------------------------------------------------- */
 
-static void init_machine(struct router_peer *p)
+static void init_server(struct router_peer *p, const struct link_account *accounts, size_t n)
 {
-    struct router *r = p->router;
     const struct router_config *cfg = p->snap->cfg;
-    if (!p->dialling) {
-        struct link_server_config c = {p->snap->accounts, p->snap->naccounts, cfg->timeouts.auth,
-                                       cfg->timeouts.close, cfg->timeouts.keepalive};
-        link_server_init(&p->machine.server, &c, r->loop->env);
-        return;
-    }
-    const struct rcfg_link *k = p->link->cfg;
+    struct link_server_config c = {.accounts = accounts,
+                                   .naccounts = n,
+                                   .auth_ms = cfg->timeouts.auth,
+                                   .close_ms = cfg->timeouts.close,
+                                   .keepalive_ms = cfg->timeouts.keepalive,
+                                   .start_tls = p->dialling};
+    link_server_init(&p->machine.server, &c, p->router->loop->env);
+}
+
+static void init_client(struct router_peer *p, const struct rcfg_link *k)
+{
+    const struct router_config *cfg = p->snap->cfg;
     struct link_client_config c = {.component = str_c(k->component),
                                    .secret = str_c(k->secret),
+                                   .trust = &p->snap->links[p->link->index].trust,
                                    .ping_to = k->ndomains ? str_c(k->domains[0]) : STR_NONE,
                                    .auth_ms = cfg->timeouts.auth,
                                    .close_ms = cfg->timeouts.close,
                                    .keepalive_ms = cfg->timeouts.keepalive};
-    link_client_init(&p->machine.client, &c, r->loop->env);
+    link_client_init(&p->machine.client, &c, p->router->loop->env);
+}
+
+/* Who dials is the TLS client; who is the component speaks first: the gateway, or we at a server
+ * that we dial. */
+static void init_machine(struct router_peer *p)
+{
+    const struct router_snapshot *snap = p->snap;
+    if (!p->dialling) {
+        p->session.tls = (struct session_tls){.ctx = snap->accept_tls, .server = true};
+        init_server(p, snap->accounts, snap->naccounts);
+        return;
+    }
+    size_t i = p->link->index;
+    p->session.tls = (struct session_tls){.ctx = snap->links[i].tls,
+                                          .peer_name = snap->cfg->links[i].proof.peer_name};
+    p->client = p->link->cfg->role == ROLE_SERVER;
+    if (p->client)
+        init_client(p, p->link->cfg);
+    else
+        init_server(p, &snap->by_link[i], 1);
 }
 
 static void free_handle(uv_handle_t *h)
@@ -428,8 +539,11 @@ static bool start_peer(struct router *r, struct router_link *k, uv_tcp_t *tcp)
         return false;
     }
     size_t buffer = (size_t)p->snap->cfg->limits.buffer;
-    struct conn_options opt = {
-        .content = CONTENT_COMPONENT, .high_mark = buffer, .low_mark = buffer / 4};
+    struct conn_options opt = {.content = CONTENT_COMPONENT,
+                               .high_mark = buffer,
+                               .low_mark = buffer / 4,
+                               .dead_ms = p->snap->cfg->timeouts.dead,
+                               .detect_tls = k == NULL};
     if (k != NULL)
         k->dialled = p;
     else

@@ -8,6 +8,7 @@
 #include "config/schema.h"
 #include "core/base/mem.h"
 #include "core/base/table.h"
+#include "core/daemon/auth_info.h"
 #include "core/daemon/report.h"
 #include "core/daemon/supervisor.h"
 #include "xcp/router.h"
@@ -65,7 +66,7 @@ static bool reload(void *arg)
     struct router_config *cfg = router_config_load(a->options.config, &errors);
     size_t changes =
         cfg ? router_config_diff(router_current(a->router), cfg, report_change, &log) : 0;
-    bool ok = cfg != NULL && router_apply(a->router, cfg);
+    bool ok = cfg != NULL && router_apply(a->router, cfg, &errors);
     if (ok) {
         set_log(a, cfg);
         report_warnings(&log, &errors);
@@ -78,8 +79,20 @@ static bool reload(void *arg)
     return ok;
 }
 
-static int check(const struct app *a, const struct router_config *cfg)
+/* What the certificates and lists had to complain about. */
+static void say_problems(struct buf *problems)
 {
+    fprintf(stderr, "%.*s", STR_ARG(buf_view(problems)));
+    buf_free(problems);
+}
+
+static int check(const struct app *a, struct router_config *cfg)
+{
+    struct buf problems = BUF_INIT(ERRORS_MAX);
+    bool ok = router_check(cfg, &problems);
+    say_problems(&problems);
+    if (!ok)
+        return SUPERVISOR_BAD_CONFIG;
     if (a->options.show) {
         struct buf out = BUF_INIT(ERRORS_MAX);
         schema_show(&router_schema, cfg, &out);
@@ -89,6 +102,22 @@ static int check(const struct app *a, const struct router_config *cfg)
         printf("%s: %s is fine\n", program.name, a->options.config);
     }
     return SUPERVISOR_OK;
+}
+
+static int auth_info(const struct router_config *cfg)
+{
+    bool ok = true;
+    for (size_t i = 0; i < cfg->nlinks; i++) {
+        const struct rcfg_link *k = &cfg->links[i];
+        struct tls_identity id = {k->name, k->proof.certificate, k->proof.key};
+        ok = auth_info_print(k->name, &id) && ok;
+    }
+    for (size_t i = 0; i < cfg->nsplices; i++) {
+        const struct rcfg_splice *s = &cfg->splices[i];
+        struct tls_identity id = {s->name, s->proof.certificate, s->proof.key};
+        ok = auth_info_print(s->name, &id) && ok;
+    }
+    return ok ? SUPERVISOR_OK : SUPERVISOR_BAD_CONFIG;
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -147,8 +176,10 @@ static int run(struct app *a, struct router_config *cfg)
         return fail(SUPERVISOR_SYSTEM, "out of memory or descriptors");
     }
     set_log(a, cfg);
-    a->router = router_new(&a->loop, cfg, ended, a);
-    int code = a->router ? serve(a, cfg) : fail(SUPERVISOR_SYSTEM, "out of memory");
+    struct buf problems = BUF_INIT(ERRORS_MAX);
+    a->router = router_new(&a->loop, cfg, ended, a, &problems);
+    say_problems(&problems);
+    int code = a->router ? serve(a, cfg) : fail(SUPERVISOR_BAD_CONFIG, "it cannot start like that");
     router_free(a->router);
     loop_close(&a->loop);
     log_free(a->log);
@@ -166,7 +197,9 @@ int main(int argc, char **argv)
     struct router_config *cfg = load(a.options.config);
     if (cfg == NULL)
         return supervisor_config_exit(a.options.config);
-    if (a.options.check) {
+    if (a.options.auth_info) {
+        code = auth_info(cfg);
+    } else if (a.options.check) {
         code = check(&a, cfg);
     } else {
         code = supervisor_check_root(&program, &a.options, cfg->user);

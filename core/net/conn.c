@@ -23,6 +23,7 @@ enum {
     TURN_EVENTS = 64,
     RELAX_MS = 5000,
     KEEPALIVE_S = 60,
+    TLS_HANDSHAKE_RECORD = 0x16, /* the first byte of TLS, and of no XML */
     HIGH_MARK = 1024 * 1024,
     LOW_MARK = 256 * 1024,
 };
@@ -268,7 +269,9 @@ static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *out)
     struct conn *c = h->data;
     size_t n = LOOP_SCRATCH;
     char *p = c->loop->scratch;
-    if (!c->closing && c->tls == NULL)
+    if (c->detect_ctx != NULL && !c->closing)
+        n = 1;
+    else if (!c->closing && c->tls == NULL)
         p = framer_room(c->framer, &n);
     *out = p != NULL ? uv_buf_init(p, (unsigned)n) : uv_buf_init(NULL, 0);
 }
@@ -307,6 +310,26 @@ static void on_relax(struct timer *t)
         loop_timer_set(c->loop, &c->relax, RELAX_MS - idle);
 }
 
+static bool take_first_byte(struct conn *c, struct str byte)
+{
+    struct tls_ctx *ctx = c->detect_ctx;
+    c->detect_ctx = NULL;
+    if (byte.p[0] != TLS_HANDSHAKE_RECORD)
+        return framer_feed(c->framer, byte);
+    c->tls = tls_engine_new(ctx, true, c->detect_domain, NULL);
+    return c->tls != NULL && tls_engine_put_wire(c->tls, byte);
+}
+
+static bool take(struct conn *c, struct str bytes)
+{
+    if (c->detect_ctx != NULL)
+        return take_first_byte(c, bytes);
+    if (c->tls != NULL)
+        return tls_engine_put_wire(c->tls, bytes);
+    framer_filled(c->framer, bytes.n); /* they are there already */
+    return true;
+}
+
 static void on_read(uv_stream_t *s, ssize_t nread, const uv_buf_t *b)
 {
     struct conn *c = s->data;
@@ -322,9 +345,7 @@ static void on_read(uv_stream_t *s, ssize_t nread, const uv_buf_t *b)
         return;
     begin_turn(c);
     c->turn_bytes += (size_t)nread;
-    if (c->tls == NULL)
-        framer_filled(c->framer, (size_t)nread);
-    else if (!tls_engine_put_wire(c->tls, (struct str){b->base, (size_t)nread}))
+    if (!take(c, (struct str){b->base, (size_t)nread}))
         conn_fail(c, "out of memory", true);
     if (!timer_armed(&c->relax))
         loop_timer_set(c->loop, &c->relax, RELAX_MS);
@@ -349,6 +370,11 @@ static void set_up_socket(struct conn *c)
 static void on_stall(struct timer *t)
 {
     conn_fail(CONTAINER_OF(t, struct conn, stall), "peer has stopped reading", true);
+}
+
+static void on_dead(struct dead_watch *d)
+{
+    conn_fail(CONTAINER_OF(d, struct conn, dead), conn_cause(UV_ETIMEDOUT), false);
 }
 
 static void on_linger(struct timer *t)
@@ -389,6 +415,9 @@ struct conn *conn_new(struct loop *l, uv_tcp_t *tcp, const struct conn_options *
     c->flush.run = conn_flush_task;
     c->release.run = on_release;
     c->stall_ms = opt->stall_ms;
+    c->dead_ms = opt->dead_ms;
+    c->detect_ctx = opt->detect_tls ? opt->tls_ctx : NULL;
+    c->detect_domain = opt->tls_domain;
     c->stall.fire = on_stall;
     c->relax.fire = on_relax;
     c->linger.fire = on_linger;
@@ -405,6 +434,8 @@ void conn_start(struct conn *c)
         return;
     c->started = true;
     loop_post(c->loop, &c->pump);
+    if (!dead_watch_start(&c->dead, c->loop, c->tcp, c->dead_ms, on_dead))
+        conn_fail(c, "out of memory", true);
 }
 
 void conn_start_tls(struct conn *c, struct tls_ctx *ctx, bool server, const char *domain,
@@ -412,6 +443,7 @@ void conn_start_tls(struct conn *c, struct tls_ctx *ctx, bool server, const char
 {
     if (c->closing || c->tls != NULL)
         return;
+    c->detect_ctx = NULL;
     loop_post(c->loop, &c->pump);
     if (!framer_restart(c->framer)) {
         c->stale = true;
@@ -469,6 +501,7 @@ void conn_close_now(struct conn *c)
     loop_timer_clear(c->loop, &c->relax);
     loop_timer_clear(c->loop, &c->stall);
     loop_timer_clear(c->loop, &c->linger);
+    dead_watch_stop(&c->dead);
     uv_close((uv_handle_t *)c->tcp, on_closed);
 }
 
@@ -514,6 +547,7 @@ void conn_close(struct conn *c, bool abort, uint64_t linger_ms)
     loop_unpost(c->loop, &c->pump);
     loop_timer_clear(c->loop, &c->relax);
     loop_timer_clear(c->loop, &c->stall);
+    dead_watch_stop(&c->dead);
     /* At least one flush comes before the linger timer. */
     if (abort || c->cut || c->write_dead ||
         !loop_timer_set(c->loop, &c->linger, linger_ms > 0 ? linger_ms : 1)) {

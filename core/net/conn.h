@@ -44,6 +44,15 @@ struct conn_options {
     size_t high_mark, low_mark;         /* bytes in the write queue; 0: 1 MiB and 256 KiB */
     size_t turn_events; /* elements per loop turn before others have theirs; 0: 64 */
     uint64_t stall_ms; /* LOST when the socket takes no byte for so long; 0: no limit */
+    uint64_t dead_ms;  /* LOST when the peer's machine is gone for so long (core/net/dead.h); 0: only
+                        * the system's keepalive */
+    /* Accepting side, for a listener of both kinds: a first byte of 0x16 begins direct TLS, with us
+     * as the server; TLS_UP or TLS_FAILED then comes before anything else. Any other byte: in clear.
+     * Nothing must be sent before the first event, as it would go out in clear. `tls_ctx` (the
+     * holder's reference) and `tls_domain` (as in tls_engine_new) live as long as the conn. */
+    bool detect_tls;
+    struct tls_ctx *tls_ctx;
+    const char *tls_domain;
 };
 
 /* Takes over an open, connected uv_tcp_t allocated with mem_alloc (from listen or connect). NULL

@@ -3,6 +3,7 @@
 #define CORE_NET_CONN_PRIV_H
 
 #include "core/net/conn.h"
+#include "core/net/dead.h"
 #include "core/tls/tls_engine.h"
 
 /* One piece of the write queue. */
@@ -25,6 +26,10 @@ struct conn {
     struct framer *framer;
     struct tls_engine *tls;
     struct endpoint peer, local;
+    struct tls_ctx *detect_ctx; /* not NULL: the first byte decides whether it is TLS */
+    const char *detect_domain;
+    struct dead_watch dead;
+    uint64_t dead_ms;
 
     /* Reading. */
     struct loop_task pump;

@@ -34,6 +34,7 @@ struct redial {
     uint64_t deadline_ms; /* of one attempt */
     struct connect *connect;
     struct timer timer;
+    struct loop_task task; /* the first attempt; a delay that found no memory for its timer */
     unsigned failures;
     uint64_t wait_ms; /* of the delay that runs now, for log lines */
     bool started;

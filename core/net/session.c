@@ -137,6 +137,7 @@ static void carry_out(struct session *s, const struct gw_event *ev, const struct
     case ACT_DELIVER:
     case ACT_BOUNCE:
     case ACT_DROP:
+    case ACT_UNDELIVERED:
     case ACT_ASK:
     case ACT_ANSWERED:
     case ACT_READY:
@@ -277,7 +278,10 @@ bool session_start(struct session *s, struct loop *l, uv_tcp_t *tcp, const struc
         s->timers[i].id = (enum gw_timer)i;
         s->timers[i].timer.fire = on_timer;
     }
-    s->conn = conn_new(l, tcp, opt, &ops, s);
+    struct conn_options all = *opt;
+    all.tls_ctx = s->tls.ctx;
+    all.tls_domain = s->tls.domain;
+    s->conn = conn_new(l, tcp, &all, &ops, s);
     if (s->conn == NULL) {
         session_discard(tcp);
         return false;

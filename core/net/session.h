@@ -17,7 +17,8 @@ struct session;
 
 struct session_ops {
     void (*step)(void *machine, const struct gw_event *ev, struct gw_actions *out);
-    /* DELIVER, BOUNCE, DROP, ASK, ANSWERED, READY, PAIR. `ev` is the event that caused it. */
+    /* DELIVER, BOUNCE, DROP, UNDELIVERED, ASK, ANSWERED, READY, PAIR. `ev` is the event that caused
+     * it. */
     void (*act)(struct session *s, const struct gw_event *ev, const struct gw_action *act);
     /* The session is over: called once, before the connection is closed, so that unsent stanzas can
      * be taken out of it. `text` is for people. */
@@ -57,8 +58,11 @@ struct session {
 };
 
 /* Wires a zeroed session to a fresh connection and sends EV_OPENED. `log`, `tls`, `limits`,
- * `linger_ms`, `machine` and `ops` are set by the holder before. False when out of memory: then the
- * tcp handle has been closed and no callback comes. */
+ * `linger_ms`, `machine` and `ops` are set by the holder before. With opt->detect_tls, direct TLS
+ * uses `tls` (opt->tls_ctx and tls_domain are not looked at): when the peer begins with it,
+ * EV_TLS_UP or EV_TLS_FAILED comes before any header, and the machine sends nothing before the
+ * first of these events. False when out of memory: then the tcp handle has been closed and no
+ * callback comes. */
 bool session_start(struct session *s, struct loop *l, uv_tcp_t *tcp,
                    const struct conn_options *opt);
 

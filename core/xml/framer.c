@@ -34,7 +34,8 @@ const struct framer_limits framer_limits_default = {
 
 const char *framer_content_name(enum content_ns content)
 {
-    return content == CONTENT_SERVER ? NS_SERVER : NS_COMPONENT;
+    static const char *const names[] = {NS_SERVER, NS_COMPONENT, ""};
+    return names[content];
 }
 
 /* The first failure counts. */
@@ -51,8 +52,9 @@ void framer_fail(struct framer *f, const char *condition, const char *text)
 
 static void each_buf(struct framer *f, void (*fn)(struct buf *))
 {
-    struct buf *const all[] = {&f->header_text, &f->content_text, &f->root_prefix,
-                               &f->outer,       &f->ns_text,      &f->fact_text};
+    struct buf *const all[] = {&f->header_text,    &f->content_text, &f->root_prefix, &f->outer,
+                               &f->ns_text,        &f->fact_text,    &f->route_text,  &f->route_ns,
+                               &f->route_prefixes, &f->route_outer};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         fn(all[i]);
 }
@@ -136,6 +138,8 @@ static void shift(struct framer *f, size_t by)
     f->mark -= by;
     f->fed -= by;
     f->start -= by;
+    f->inner_start -= by;
+    f->inner_end -= by;
     f->base += (int64_t)by;
 }
 
@@ -387,6 +391,27 @@ static bool advance(struct framer *f)
 
 /* ---- events ---- */
 
+static struct span span_of(struct framer *f, size_t start, size_t end)
+{
+    return (struct span){f->chunk, {f->chunk->data + start, end - start}};
+}
+
+/* What the event says of a stanza becomes that of the one in the route. */
+static void report_route(struct framer *f, struct stanza *st)
+{
+    if (f->parts == 0 && f->route.fault == NULL)
+        f->route.fault = "there is nothing in it";
+    if (f->route.fault != NULL)
+        *st = (struct stanza){.span = st->span};
+    st->route = &f->route;
+    if (f->route.fault != NULL)
+        return;
+    st->content_ns = buf_view(&f->route_ns);
+    if (f->route_prefixes.len > 0)
+        st->outer = buf_view(&f->route_outer);
+    st->span = span_of(f, f->inner_start, f->inner_end);
+}
+
 static void report_element(struct framer *f, struct framer_event *ev)
 {
     ev->bytes = f->end - f->start;
@@ -407,8 +432,10 @@ static void report_element(struct framer *f, struct framer_event *ev)
         .inherited_lang = f->header.lang,
         .content_ns = f->header.content_ns,
         .outer = buf_view(&f->outer),
-        .span = {f->chunk, {f->chunk->data + f->start, ev->bytes}},
+        .span = span_of(f, f->start, f->end),
     };
+    if (f->in_route)
+        report_route(f, &ev->stanza);
 }
 
 /* Hands out the first event that is ready; false: none. */
@@ -468,8 +495,7 @@ struct framer_error framer_error(const struct framer *f)
 
 static bool only_space_unread(const struct framer *f)
 {
-    return unread(f) == 0 ||
-           str_trim((struct str){f->chunk->data + f->mark, unread(f)}).n == 0;
+    return unread(f) == 0 || str_trim((struct str){f->chunk->data + f->mark, unread(f)}).n == 0;
 }
 
 bool framer_restart(struct framer *f)
@@ -502,8 +528,10 @@ void framer_relax(struct framer *f)
         return;
     drop_parser(f);
     drop_chunk(f);
-    buf_free(&f->ns_text);
-    buf_free(&f->fact_text);
+    struct buf *const idle[] = {&f->ns_text,  &f->fact_text,      &f->route_text,
+                                &f->route_ns, &f->route_prefixes, &f->route_outer};
+    for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++)
+        buf_free(idle[i]);
     mem_free(f->nonza);
     f->nonza = NULL;
     framer_xml_reset(f);
@@ -513,5 +541,6 @@ size_t framer_memory(const struct framer *f)
 {
     return sizeof *f + (f->chunk ? f->chunk->cap : 0) + f->heap.used + f->header_text.cap +
            f->content_text.cap + f->root_prefix.cap + f->outer.cap + f->ns_text.cap +
-           f->fact_text.cap + (f->nonza ? sizeof *f->nonza : 0);
+           f->fact_text.cap + f->route_text.cap + f->route_ns.cap + f->route_prefixes.cap +
+           f->route_outer.cap + (f->nonza ? sizeof *f->nonza : 0);
 }

@@ -20,6 +20,13 @@
  * invalid-namespace; the prefix itself is free. Anything but white space directly inside the stream
  * is bad-format. After the closing tag nothing is read any more: what follows is dropped.
  *
+ * On a router stream (CONTENT_ROUTER) the header has no default namespace, and each route at depth
+ * 1 is handed out as the stanza that it holds: FRAMER_STANZA with stanza.route. Its facts are those
+ * of a stanza that declares everything that header and route declare around it; it is never plain.
+ * A route that does not hold exactly one message, presence or iq in jabber:client comes out too,
+ * with route->fault; then nothing else in the struct counts, and the span is the whole route. The
+ * limits hold for the route; anything else at depth 1 is a nonza.
+ *
  * RFC 6120: 4.7 (header), 4.8 (namespaces), 11.1 (restricted XML), 11.3 and 11.4 (well-formedness),
  * 11.6 (UTF-8 only), 13.12 (limits). Errors carry the stream error condition that is due.
  *
@@ -51,6 +58,7 @@ extern const struct framer_limits framer_limits_default;         /* 256 KiB */
 enum content_ns {
     CONTENT_SERVER,    /* jabber:server */
     CONTENT_COMPONENT, /* jabber:component:accept; stanzas in jabber:client are taken as well */
+    CONTENT_ROUTER,    /* none: jabberd2's router, stanzas in jabber:client inside routes */
 };
 
 enum framer_result { FRAMER_EVENT, FRAMER_NEED_MORE, FRAMER_ERROR };
@@ -76,14 +84,21 @@ enum {
     STANZA_LANG = 1 << 3,         /* has no xml:lang but the header has one other than "en" */
 };
 
+/* The <route/> of jabberd2's router around a stanza (NS_JABBERD2). */
+struct stanza_route {
+    struct str from, to, type, error; /* as the strings of a stanza */
+    const char *fault;                /* static: why there is no stanza in it; NULL: exactly one */
+};
+
 struct stanza {
     enum stanza_kind kind;
     unsigned odd;                        /* set of STANZA_*; 0: plain */
     struct str from, to, id, type, lang; /* unescaped, as written; absent: p == NULL */
     struct str inherited_lang;           /* of the header */
-    struct str content_ns;               /* of the stream it came from */
+    struct str content_ns;               /* of the stream it came from, or around it in the route */
     struct str outer;                    /* prefix declarations of the header: " xmlns:p='...'" */
     struct span span;                    /* its bytes, '<' to '>' */
+    const struct stanza_route *route;    /* CONTENT_ROUTER: what it came in; else NULL */
 };
 
 struct framer_event {

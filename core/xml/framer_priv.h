@@ -64,6 +64,16 @@ struct framer {
     struct buf ns_text, fact_text;
     struct str fact[FACTS];
     struct nonza *nonza;
+
+    /* The route around the stanza (CONTENT_ROUTER). */
+    bool in_route;
+    struct stanza_route route;
+    unsigned parts;                /* elements directly inside it */
+    size_t inner_start, inner_end; /* the first of them */
+    struct buf route_text;         /* what the route's strings point into */
+    struct buf route_ns,
+        route_prefixes;     /* its own declarations: default, and prefixes as `outer` */
+    struct buf route_outer; /* prefixes of route and header, when the route has some */
 };
 
 void framer_fail(struct framer *f, const char *condition, const char *text);
@@ -71,6 +81,6 @@ void framer_fail(struct framer *f, const char *condition, const char *text);
 void framer_xml_attach(struct framer *f);
 /* Forgets everything about the last element. */
 void framer_xml_reset(struct framer *f);
-const char *framer_content_name(enum content_ns content);
+const char *framer_content_name(enum content_ns content); /* "": none */
 
 #endif

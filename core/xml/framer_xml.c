@@ -55,12 +55,19 @@ static void suspend(struct framer *f)
     f->suspended = true;
 }
 
+/* Where stanzas stand: what is declared further out is not declared inside them. */
+static unsigned stanza_level(const struct framer *f)
+{
+    return f->content == CONTENT_ROUTER ? 2 : 1;
+}
+
 /* ---- namespaces ---- */
 
 static bool declared_inside(const struct framer *f, struct str prefix)
 {
     for (unsigned i = f->n_ns; i-- > 0;)
-        if (str_eq((struct str){f->ns_text.p + f->ns[i].at, f->ns[i].n}, prefix))
+        if (f->ns[i].level >= stanza_level(f) &&
+            str_eq((struct str){f->ns_text.p + f->ns[i].at, f->ns[i].n}, prefix))
             return true;
     return false;
 }
@@ -70,6 +77,54 @@ static void note_prefix(struct framer *f, struct str prefix)
     if (prefix.p != NULL && !(f->odd & STANZA_OUTER_PREFIX) && !str_is(prefix, "xml") &&
         !declared_inside(f, prefix))
         f->odd |= STANZA_OUTER_PREFIX;
+}
+
+static void put_decl(struct framer *f, struct buf *b, const char *prefix, const char *uri)
+{
+    buf_puts(b, " xmlns:");
+    buf_puts(b, prefix);
+    buf_puts(b, "='");
+    writer_value(b, str_c(uri));
+    buf_putc(b, '\'');
+    if (b->failed)
+        no_memory(f);
+}
+
+/* The first declaration of such text, and the prefix in it; false: there is none left. */
+static bool take_decl(struct str *text, struct str *decl, struct str *prefix)
+{
+    const char *quote = text->n ? memchr(text->p, '\'', text->n) : NULL;
+    if (quote == NULL)
+        return false;
+    size_t at = (size_t)(quote - text->p) + 1;
+    const char *end = memchr(text->p + at, '\'', text->n - at);
+    *decl = (struct str){text->p, (size_t)(end - text->p) + 1};
+    *prefix = (struct str){text->p + 7, at - 9}; /* between " xmlns:" and "='" */
+    *text = (struct str){text->p + decl->n, text->n - decl->n};
+    return true;
+}
+
+static bool declares(struct str text, struct str prefix)
+{
+    struct str decl, p;
+    while (take_decl(&text, &decl, &p))
+        if (str_eq(p, prefix))
+            return true;
+    return false;
+}
+
+/* What the route declares hides what the header does. */
+static void join_outer(struct framer *f)
+{
+    struct str rest = buf_view(&f->outer), mine = buf_view(&f->route_prefixes), decl, prefix;
+    if (mine.n == 0)
+        return;
+    buf_str(&f->route_outer, mine);
+    while (take_decl(&rest, &decl, &prefix))
+        if (!declares(mine, prefix))
+            buf_str(&f->route_outer, decl);
+    if (f->route_outer.failed)
+        no_memory(f);
 }
 
 static void header_ns(struct framer *f, const char *prefix, const char *uri)
@@ -84,17 +139,24 @@ static void header_ns(struct framer *f, const char *prefix, const char *uri)
     if (strcmp(prefix, "xml") == 0)
         return;
     f->header.declares_dialback |= strcmp(uri, NS_DIALBACK) == 0;
-    buf_puts(&f->outer, " xmlns:");
-    buf_puts(&f->outer, prefix);
-    buf_puts(&f->outer, "='");
-    writer_value(&f->outer, str_c(uri));
-    buf_putc(&f->outer, '\'');
-    if (f->outer.failed)
+    put_decl(f, &f->outer, prefix, uri);
+}
+
+static void route_ns(struct framer *f, const char *prefix, const char *uri)
+{
+    if (prefix != NULL) {
+        put_decl(f, &f->route_prefixes, prefix, uri);
+        return;
+    }
+    buf_puts(&f->route_ns, uri ? uri : "");
+    if (f->route_ns.failed)
         no_memory(f);
 }
 
 static void element_ns(struct framer *f, const char *prefix, const char *uri)
 {
+    if (f->depth < stanza_level(f))
+        route_ns(f, prefix, uri);
     bool client = f->content == CONTENT_COMPONENT && f->depth == 1;
     if (uri != NULL && (strcmp(uri, NS_SERVER) == 0 || strcmp(uri, NS_COMPONENT) == 0 ||
                         (client && strcmp(uri, NS_CLIENT) == 0)))
@@ -231,7 +293,7 @@ static bool stanza_kind(const struct framer *f, const struct xml_name *n, enum s
 {
     static const char *const names[] = {"message", "presence", "iq"};
     if (n->ns.p == NULL || (!str_is(n->ns, framer_content_name(f->content)) &&
-                            !(f->content == CONTENT_COMPONENT && str_is(n->ns, NS_CLIENT))))
+                            !(f->content != CONTENT_SERVER && str_is(n->ns, NS_CLIENT))))
         return false;
     for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (str_is(n->local, names[i])) {
@@ -257,6 +319,44 @@ static void open_stanza(struct framer *f, const struct xml_name *n, const XML_Ch
         f->odd |= STANZA_CONTENT_NS;
 }
 
+static bool is_route(const struct framer *f, const struct xml_name *n)
+{
+    return f->content == CONTENT_ROUTER && n->ns.p != NULL && str_is(n->ns, NS_JABBERD2) &&
+           str_is(n->local, "route");
+}
+
+static void route_fault(struct framer *f, const char *text)
+{
+    if (f->route.fault == NULL)
+        f->route.fault = text;
+}
+
+static void open_route(struct framer *f, const XML_Char **atts)
+{
+    static const char *const names[FACTS - 1] = {"from", "to", "error", "type"};
+    struct str v[FACTS];
+    if (!keep_facts(&f->route_text, names, atts, v)) {
+        no_memory(f);
+        return;
+    }
+    f->route.from = v[FACT_FROM], f->route.to = v[FACT_TO];
+    f->route.error = v[FACT_ID], f->route.type = v[FACT_OTHER];
+    join_outer(f);
+}
+
+/* An element directly inside a route. Its namespace is never that of a server stream. */
+static void start_part(struct framer *f, const struct xml_name *n)
+{
+    if (f->parts++ > 0) {
+        route_fault(f, "there is more than a stanza in it");
+        return;
+    }
+    f->inner_start = token_start(f);
+    f->odd = STANZA_CONTENT_NS;
+    if (!stanza_kind(f, n, &f->kind))
+        route_fault(f, "what is in it is no stanza in jabber:client");
+}
+
 static struct nonza *open_nonza(struct framer *f)
 {
     if (f->nonza == NULL)
@@ -277,7 +377,8 @@ static void start_element(struct framer *f, unsigned level, const struct xml_nam
     }
     if (level == 1) {
         f->start = token_start(f);
-        f->is_stanza = stanza_kind(f, n, &f->kind);
+        f->in_route = is_route(f, n);
+        f->is_stanza = f->in_route || (f->content != CONTENT_ROUTER && stanza_kind(f, n, &f->kind));
     } else if (f->children++ >= f->limits.children) {
         too_much(f, "too many elements");
         return;
@@ -289,9 +390,15 @@ static void start_element(struct framer *f, unsigned level, const struct xml_nam
         too_much(f, "element too large");
         return;
     }
+    if (level == 2 && f->in_route)
+        start_part(f, n);
     note_prefix(f, n->prefix);
-    if (take_attrs(f, atts, z) && f->is_stanza && level == 1)
+    if (!take_attrs(f, atts, z) || !f->is_stanza)
+        return;
+    if (level == stanza_level(f))
         open_stanza(f, n, atts);
+    else if (level == 1)
+        open_route(f, atts);
 }
 
 static void on_start(void *arg, const XML_Char *name, const XML_Char **atts)
@@ -340,6 +447,8 @@ static void on_end(void *arg, const XML_Char *name)
         return;
     }
     forget_ns(f, level);
+    if (level == 2)
+        f->inner_end = token_end(f);
     if (level == 1)
         end_element(f);
 }
@@ -363,6 +472,9 @@ static void on_text(void *arg, const XML_Char *s, int n)
             f->mark = token_end(f);
         else
             framer_fail(f, "bad-format", "text directly inside the stream");
+    } else if (f->in_route) {
+        if (f->depth == 2 && !all_space(text.p, text.n))
+            route_fault(f, "there is text in it");
     } else if (!f->is_stanza && !nonza_put_text(f->nonza, f->depth - 2, text)) {
         too_much(f, "element too large");
     }
@@ -456,4 +568,8 @@ void framer_xml_reset(struct framer *f)
     f->is_stanza = false;
     f->odd = f->children = f->ns_decls = f->n_ns = 0;
     f->ns_text.len = 0;
+    f->in_route = false;
+    f->parts = 0;
+    f->route = (struct stanza_route){.fault = NULL};
+    f->route_ns.len = f->route_prefixes.len = f->route_outer.len = 0;
 }

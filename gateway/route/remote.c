@@ -649,6 +649,15 @@ void remote_tick(struct remote *r, uint64_t now)
     }
 }
 
+void remote_retry(struct remote *r, uint64_t now)
+{
+    if (r->state != REMOTE_BACKOFF)
+        return;
+    forgive(r);
+    set_state(r, REMOTE_IDLE);
+    wake(r, now);
+}
+
 bool remote_due(const struct remote *r, uint64_t *due)
 {
     uint64_t best = UINT64_MAX;

@@ -101,13 +101,19 @@ static const struct conn_options plain_options = {
     .content = CONTENT_SERVER, .limits = &framer_limits_default, .high_mark = 100 * NUMBERED,
     .low_mark = 10 * NUMBERED};
 
-static inline void side_open(struct side *s, struct world *w, int fd)
+static inline void side_open_with(struct side *s, struct world *w, int fd,
+                                  const struct conn_options *opt)
 {
     *s = (struct side){.log = BUF_INIT(4096), .in_order = true};
     assert_true(buf_reserve(&s->log, 64)); /* works when memory has run out, too */
-    s->c = conn_new(&w->loop, loopback_tcp(w, fd), &plain_options, &ops, s);
+    s->c = conn_new(&w->loop, loopback_tcp(w, fd), opt, &ops, s);
     assert_non_null(s->c);
     conn_start(s->c);
+}
+
+static inline void side_open(struct side *s, struct world *w, int fd)
+{
+    side_open_with(s, w, fd, &plain_options);
 }
 
 static inline void side_end(struct side *s, struct world *w)
@@ -175,7 +181,7 @@ static inline struct tls_ctx *ctx_for(const char *domain)
 {
     struct buf errors = BUF_INIT(1024);
     struct tls_identity id = {domain, NULL, NULL};
-    struct tls_settings s = {&id, 1, NULL, TLS1_2_VERSION};
+    struct tls_settings s = {&id, 1, NULL, TLS1_2_VERSION, false};
     struct tls_ctx *c = tls_ctx_new(&s, &errors);
     assert_non_null(c);
     buf_free(&errors);

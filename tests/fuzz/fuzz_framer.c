@@ -33,7 +33,10 @@ static void check(bool ok)
 static void run(struct buf *out, uint8_t how, struct str in, uint32_t seed)
 {
     struct framer_limits l = how & 2 ? small_limits() : framer_limits_default;
-    struct framer *f = framer_new(how & 1 ? CONTENT_COMPONENT : CONTENT_SERVER, &l);
+    struct framer *f = framer_new(how & 8   ? CONTENT_ROUTER
+                                  : how & 1 ? CONTENT_COMPONENT
+                                            : CONTENT_SERVER,
+                                  &l);
     enum framer_result r = FRAMER_NEED_MORE;
     while (in.n && r == FRAMER_NEED_MORE) {
         size_t n = in.n;

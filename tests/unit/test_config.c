@@ -64,15 +64,18 @@ static int make_dir(void **state)
     put_file("lines.secret", "one\ntwo\n", 0600);
     put_file("cert.pem", "certificate", 0644);
     put_file("key.pem", "key", 0600);
+    put_file("router.pem", "certificate", 0644);
+    put_file("router.key", "key", 0600);
+    put_file("gateway.pem", "certificate", 0644);
     return mkdir(in_dir("conf.d"), 0700);
 }
 
 static int remove_dir(void **state)
 {
     (void)state;
-    static const char *const files[] = {"link.secret",  "im.secret",   "dialback.secret",
-                                        "old.secret",   "open.secret", "empty.secret",
-                                        "lines.secret", "cert.pem",    "key.pem"};
+    static const char *const files[] = {
+        "link.secret",  "im.secret", "dialback.secret", "old.secret", "open.secret", "empty.secret",
+        "lines.secret", "cert.pem",  "key.pem",         "router.pem", "router.key",  "gateway.pem"};
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
         unlink(in_dir(files[i]));
     rmdir(in_dir("conf.d"));
@@ -334,18 +337,6 @@ static void test_not_available(void **state)
          "t.conf:2: bidi = true: not available in this version\n"
          "t.conf:3: workers = 2: not available in this version\n"
          "t.conf:4: listen.direct_tls = [...]: not available in this version\n3 errors\n"},
-        {"domains=({name=\"a.lab\";});links=({name=\"x\";address=\"127.0.0.1:1\";component=\"c."
-         "lab\";"
-         "secret_file=\"link.secret\";protocol=\"s2s\";transport=\"accept\";auth=\"tls\";});",
-         "t.conf:1: links[x].protocol = \"s2s\": not available in this version\n"
-         "t.conf:1: links[x].transport = \"accept\": not available in this version\n"
-         "t.conf:1: links[x].auth = \"tls\": not available in this version\n3 errors\n"},
-        {"domains=({name=\"a.lab\";});links=({name=\"x\";address=\"127.0.0.1:1\";component=\"c."
-         "lab\";"
-         "secret_file=\"link.secret\";protocol=\"componnt\";},\n{name=\"y\";});",
-         "t.conf:1: links[x].protocol = \"componnt\": must be one of component (did you mean "
-         "\"component\"?)\n"
-         "t.conf:2: links: more than 1 is not available in this version\n2 errors\n"},
         {BASE "peers=({domain=\"b.lab\";auth=[\"external\"];});",
          "t.conf:2: peers[b.lab].auth: unknown key\n1 error\n"},
     };
@@ -394,9 +385,9 @@ static void test_group_errors(void **state)
          "tls-required\n6 errors\n"},
         {"domains = ({ name = \"a.lab\"; });\nlinks = ({\nname = \"co re\";\n"
          "address = \"router.lab:7400\";\ncomponent = \"a b\"; });",
-         "t.conf:2: links[co re].secret_file: required but missing\n"
          "t.conf:3: links[co re].name = \"co re\": must be 1 to 64 letters, digits, '.', '_' or "
          "'-'\n"
+         "t.conf:3: links[#1].secret_file: required but missing\n"
          "t.conf:4: links[co re].address = \"router.lab:7400\": must be a literal address with a "
          "port, e.g. \"192.0.2.7:5269\" or \"[2001:db8::1]:5269\"\n"
          "t.conf:5: links[co re].component = \"a b\": not a valid domain name\n4 errors\n"},
@@ -698,16 +689,18 @@ static void test_router(void **state)
     router_config_unref(c);
     static const struct bad cases[] = {
         {"", "t.conf: links: required but missing\n1 error\n"},
-        {"links=({});", "t.conf:1: links[#1].name: required but missing\n"
-                        "t.conf:1: links[#1].role: required but missing\n"
-                        "t.conf:1: links[#1].transport: required but missing\n"
-                        "t.conf:1: links[#1].component: required but missing\n"
-                        "t.conf:1: links[#1].secret_file: required but missing\n5 errors\n"},
+        {"links=({});",
+         "t.conf: links[#1].secret_file: required but missing (only auth \"tls\" needs no "
+         "password)\n"
+         "t.conf:1: links[#1].name: required but missing\n"
+         "t.conf:1: links[#1].role: required but missing\n"
+         "t.conf:1: links[#1].transport: required but missing\n"
+         "t.conf:1: links[#1].component: required but missing\n5 errors\n"},
         {"links=({name=\"e\";\nrole=\"gateway\";\ntransport=\"dial\";\ncomponent=\"e.lab\";\n"
          "domains=[\"a.lab\"];\nsecret_file=\"link.secret\";});",
          "t.conf:1: links[e].address: required with transport \"dial\"\n"
-         "t.conf:3: links[e].transport = \"dial\": a gateway dials in: its link must have "
-         "transport \"accept\"\n"
+         "t.conf:3: links[e].transport = \"dial\": a gateway that is dialled needs auth \"tls\" or "
+         "\"tls+password\": the handshake proves the gateway to us, but not us to the gateway\n"
          "t.conf:5: links[e].domains = [\"a.lab\"]: only a link with role \"server\" owns domains\n"
          "3 errors\n"},
         {"listen={links=[];};\nlinks=({name=\"s\";role=\"server\";transport=\"accept\";\n"
@@ -729,6 +722,92 @@ static void test_router(void **state)
          "t.conf:3: links[im]: already listed at t.conf:2\n"
          "t.conf:3: links[im].domains = [\"alpha.lab\"]: alpha.lab belongs to links[im] already\n"
          "2 errors\n"},
+    };
+    check_bad(cases, sizeof cases / sizeof cases[0], true);
+}
+
+#define OWN  "certificate=\"cert.pem\";key=\"key.pem\";"
+#define HASH "56:3A:9E:4D:A9:1B:1C:4E:0F:0D:5F:B5:65:A6:8B:7C:C8:3E:9F:10"
+#define TLS_LINK                                                                                   \
+    "{name=\"t\";role=\"gateway\";transport=\"accept\";component=\"t.lab\";auth=\"tls\";" OWN      \
+    "store_file=\"cert.pem\";}"
+
+static void test_router_proof(void **state)
+{
+    (void)state;
+    struct router_config *c = good_router(
+        "links=(" EDGE
+        ",{name=\"out\";role=\"gateway\";transport=\"dial\";address=\"192.0.2.1:7400\";"
+        "component=\"out.lab\";auth=\"tls+password\";" OWN "ca_file=\"cert.pem\";"
+        "peer_name=\"Gate.lab\";secret_file=\"link.secret\";}," TLS_LINK
+        ",{name=\"s\";role=\"server\";transport=\"accept\";component=\"s.lab\";domains=[\"s.lab\"];"
+        "secret_file=\"im.secret\";peer_name=\"s.lab\";proven_file=\"none/yet\";});"
+        "splices=({name=\"j\";gateway=\"192.0.2.1:7401\";server=\"10.0.0.9:5347\";" OWN
+        "authlist=[\"sha1:" HASH "\"];});timeouts={dead=\"5s\";};");
+    assert_int_equal(c->links[0].proof.auth, LINK_AUTH_PASSWORD);
+    assert_int_equal(c->links[1].proof.auth, LINK_AUTH_TLS_PASSWORD);
+    assert_string_equal(c->links[1].proof.peer_name, "gate.lab");
+    assert_non_null(strstr(c->links[1].proof.ca_file, "/cert.pem"));
+    assert_int_equal(c->links[2].proof.auth, LINK_AUTH_TLS);
+    assert_null(c->links[2].secret);
+    assert_non_null(strstr(c->links[3].proven_file, "/none/yet"));
+    assert_int_equal(c->nsplices, 1);
+    assert_string_equal(c->splices[0].server, "10.0.0.9:5347");
+    assert_int_equal(c->splices[0].proof.nauthlist, 1);
+    assert_int_equal(c->timeouts.dead, 5000);
+    router_config_unref(c);
+    c = good_router(
+        "links=();splices=({name=\"j\";gateway=\"192.0.2.1:7401\";server=\"10.0.0.9:5347\";" OWN
+        "store_file=\"cert.pem\";});"); /* nothing but a splice */
+    assert_int_equal(c->nlinks, 0);
+    assert_int_equal(c->timeouts.dead, 10000);
+    router_config_unref(c);
+
+    static const struct bad cases[] = {
+        {"links=({name=\"e\";role=\"gateway\";transport=\"dial\";address=\"192.0.2.1:7400\";\n"
+         "component=\"e.lab\";secret_file=\"link.secret\";\nauth=\"password\";});",
+         "t.conf:3: links[e].auth = \"password\": a gateway that is dialled needs auth \"tls\" or "
+         "\"tls+password\": the handshake proves the gateway to us, but not us to the gateway\n"
+         "1 error\n"},
+        {"links=({name=\"e\";role=\"gateway\";transport=\"accept\";component=\"e.lab\";\n"
+         "auth=\"tls\";});",
+         "t.conf:2: links[e].auth = \"tls\": needs certificate and key: what we show the other "
+         "side\n"
+         "t.conf:2: links[e].auth = \"tls\": needs store_file, authlist or ca_file: how we know "
+         "the "
+         "other side\n2 errors\n"},
+        {"links=({name=\"e\";role=\"gateway\";transport=\"accept\";component=\"e.lab\";\n"
+         "auth=\"tls+password\";\ncertificate=\"cert.pem\";\nauthlist=[\"abcd\"];});",
+         "t.conf:1: links[e].secret_file: required but missing (only auth \"tls\" needs no "
+         "password)\n"
+         "t.conf:3: links[e].certificate = \"cert.pem\": needs a key beside it\n"
+         "t.conf:4: links[e].authlist = \"abcd\": "
+         "wrong number of hex digits: SHA-1 has 40, SHA-256 has 64"
+         "\n3 errors\n"},
+        {"links=({name=\"e\";role=\"gateway\";transport=\"accept\";component=\"e.lab\";\n"
+         "auth=\"tls\";" OWN "\nca_file=\"cert.pem\";});",
+         "t.conf:3: links[e].ca_file = \"cert.pem\": is not enough without \"tls+password\": list "
+         "the certificate in store_file, or its key in authlist\n1 error\n"},
+        {"links=(" EDGE ");\nsplices=({name=\"j\";gateway=\"192.0.2.1:7401\";\nkey=\"key.pem\";\n"
+         "ca_file=\"cert.pem\";});",
+         "t.conf:2: splices[j].server: required but missing\n"
+         "t.conf:3: splices[j].key = \"key.pem\": needs a certificate beside it\n"
+         "t.conf:4: splices[j].ca_file = \"cert.pem\": is not enough without \"tls+password\": "
+         "list "
+         "the certificate in store_file, or its key in authlist\n3 errors\n"},
+        {"links=({name=\"e\";role=\"gateway\";transport=\"accept\";component=\"e.lab\";\n"
+         "secret_file=\"link.secret\";\nproven_file=\"p\";});",
+         "t.conf:3: links[e].proven_file = \"p\": needs peer_name: it is what is remembered\n"
+         "1 error\n"},
+        {"links=(" TLS_LINK
+         ",{name=\"e\";role=\"server\";transport=\"accept\";component=\"e.lab\";\n"
+         "domains=[\"e.lab\"];auth=\"tls\";store_file=\"cert.pem\";\ncertificate=\"key.pem\";"
+         "key=\"key.pem\";});",
+         "t.conf:3: links[e].certificate = \"key.pem\": must be that of links[t]: with transport "
+         "\"accept\" all links with TLS share certificate, key and ca_file\n1 error\n"},
+        {"\nlinks=();", "t.conf:2: links: at least one link or splice is required\n1 error\n"},
+        {"links=(" EDGE ");\ntimeouts={dead=\"2s\";};",
+         "t.conf:2: timeouts.dead = \"2s\": must be from \"3s\" to \"10m\"\n1 error\n"},
     };
     check_bad(cases, sizeof cases / sizeof cases[0], true);
 }
@@ -947,7 +1026,8 @@ static void test_diff_secrets(void **state)
                         "listen.links: [\"127.0.0.1:7400\"] -> [\"127.0.0.2:7400\"] (restart)\n"
                         "links[im]: { name = \"im\"; role = \"server\"; transport = \"dial\"; "
                         "address = \"10.0.0.9:5347\"; component = \"edge.alpha.lab\"; domains = "
-                        "[\"alpha.lab\"]; secret_file = \"im.secret\"; } -> (absent)\n");
+                        "[\"alpha.lab\"]; auth = \"password\"; "
+                        "secret_file = \"im.secret\"; authlist = []; } -> (absent)\n");
     router_config_unref(r);
     router_config_unref(t);
     buf_free(&got);
@@ -1101,31 +1181,19 @@ static void test_small_error_buffer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_units),
-        cmocka_unit_test(test_scan),
-        cmocka_unit_test(test_syntax_errors),
-        cmocka_unit_test(test_value_errors),
-        cmocka_unit_test(test_not_available),
-        cmocka_unit_test(test_group_errors),
-        cmocka_unit_test(test_routes),
-        cmocka_unit_test(test_secrets),
-        cmocka_unit_test(test_warnings),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_deny_default),
-        cmocka_unit_test(test_full),
-        cmocka_unit_test(test_missing),
-        cmocka_unit_test(test_include),
-        cmocka_unit_test(test_router),
-        cmocka_unit_test(test_peers),
-        cmocka_unit_test(test_domains),
-        cmocka_unit_test(test_many_peers),
-        cmocka_unit_test(test_diff),
-        cmocka_unit_test(test_diff_lists),
-        cmocka_unit_test(test_diff_secrets),
-        cmocka_unit_test(test_examples),
-        cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_diff_no_memory),
-        cmocka_unit_test(test_small_error_buffer),
+        cmocka_unit_test(test_units),          cmocka_unit_test(test_scan),
+        cmocka_unit_test(test_syntax_errors),  cmocka_unit_test(test_value_errors),
+        cmocka_unit_test(test_not_available),  cmocka_unit_test(test_group_errors),
+        cmocka_unit_test(test_routes),         cmocka_unit_test(test_secrets),
+        cmocka_unit_test(test_warnings),       cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_deny_default),   cmocka_unit_test(test_full),
+        cmocka_unit_test(test_missing),        cmocka_unit_test(test_include),
+        cmocka_unit_test(test_router),         cmocka_unit_test(test_router_proof),
+        cmocka_unit_test(test_peers),          cmocka_unit_test(test_domains),
+        cmocka_unit_test(test_many_peers),     cmocka_unit_test(test_diff),
+        cmocka_unit_test(test_diff_lists),     cmocka_unit_test(test_diff_secrets),
+        cmocka_unit_test(test_examples),       cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_diff_no_memory), cmocka_unit_test(test_small_error_buffer),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

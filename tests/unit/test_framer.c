@@ -11,6 +11,8 @@
 #define STREAM "xmlns:stream='http://etherx.jabber.org/streams'"
 #define H      "<stream:stream xmlns='jabber:server' " STREAM ">"
 #define HC     "<stream:stream xmlns='jabber:component:accept' " STREAM ">"
+#define HR     "<stream:stream " STREAM " version='1.0'>"
+#define ROUTE  "<route xmlns='" NS_JABBERD2 "' from='sm' to='b.lab'>"
 #define OPEN   "open dialback=0 content=[jabber:server] "
 #define CLOSE  "</stream:stream>"
 
@@ -329,6 +331,120 @@ static void limits(void **state)
 }
 
 
+/* ---- routes ---- */
+
+#define OPEN_R "open dialback=0 version=[1.0] content=[] bytes=77\n"
+#define FAULT(what, text, bytes)                                                                   \
+    "route from=[sm] to=[b.lab] fault=[" what "] span=[" text "] bytes=" bytes "\n"
+#define CLIENT "xmlns='jabber:client'"
+
+/* What jabberd2's router sends, and what it would not. */
+static void routes(void **state)
+{
+    static const struct {
+        const char *in, *want;
+    } row[] = {
+        {HR "<bind xmlns='" NS_JABBERD2 "'></bind><presence xmlns='" NS_JABBERD2 "' from='a.lab'/>",
+         OPEN_R "nonza (0 {" NS_JABBERD2 "}bind) bytes=70\n"
+                "nonza (0 {" NS_JABBERD2 "}presence {}from v=[a.lab]) bytes=81\n"},
+        {HR ROUTE "<message " CLIENT " to='b@b.lab' from='a@a.lab' id='1' xml:lang='de'>"
+                  "<body>hi</body></message></route> ",
+         OPEN_R "route from=[sm] to=[b.lab] around=[" NS_JABBERD2
+                "] outer=[ xmlns:stream='" NS_STREAM
+                "'] stanza message odd=2 from=[a@a.lab] to=[b@b.lab] id=[1] lang=[de] "
+                "span=[<message " CLIENT " to='b@b.lab' from='a@a.lab' id='1' xml:lang='de'>"
+                "<body>hi</body></message>] bytes=198\n"},
+        {HR "<route xmlns='" NS_JABBERD2 "' error='404' to='gw1' from='a&apos;'>\n"
+            "<iq type='get' " CLIENT "/>\t</route>",
+         OPEN_R "route from=[a'] to=[gw1] error=[404] around=[" NS_JABBERD2
+                "] outer=[ xmlns:stream='" NS_STREAM
+                "'] stanza iq odd=2 type=[get] span=[<iq type='get' " CLIENT "/>] bytes=148\n"},
+        /* Declarations around the stanza: those of the route hide those of the header. */
+        {"<stream:stream xmlns:p='header' xmlns:q='q' " STREAM ">"
+         "<c:route xmlns:c='" NS_JABBERD2 "' xmlns:p='a&amp;b' " CLIENT " type='broadcast'>"
+         "<presence><p:x/></presence></c:route>",
+         "open dialback=0 content=[] bytes=92\n"
+         "route type=[broadcast] around=[jabber:client] outer=[ xmlns:c='" NS_JABBERD2
+         "' xmlns:p='a&amp;b' xmlns:q='q' xmlns:stream='" NS_STREAM
+         "'] stanza presence odd=3 span=[<presence><p:x/></presence>] bytes=162\n"},
+        /* The prefix is the route's in one and the stanza's own in the other. */
+        {HR "<route xmlns='" NS_JABBERD2 "' xmlns:p='p'><c:iq xmlns:c='jabber:client' xmlns:p='p' "
+            "p:a=''/></route>",
+         OPEN_R "route around=[" NS_JABBERD2 "] outer=[ xmlns:p='p' xmlns:stream='" NS_STREAM
+                "'] stanza iq odd=2 span=[<c:iq xmlns:c='jabber:client' xmlns:p='p' p:a=''/>] "
+                "bytes=134\n"},
+        {HR ROUTE "<iq " CLIENT "><x xmlns=''/><route xmlns='" NS_JABBERD2 "'><message/></route>"
+                  "</iq></route>",
+         NULL},
+        /* Not one stanza in jabber:client. */
+        {HR ROUTE "</route>", OPEN_R FAULT("there is nothing in it", ROUTE "</route>", "93")},
+        {HR ROUTE "x<iq " CLIENT "/></route>",
+         OPEN_R FAULT("there is text in it", ROUTE "x<iq " CLIENT "/></route>", "121")},
+        {HR ROUTE "<iq " CLIENT "/>x</route>",
+         OPEN_R FAULT("there is text in it", ROUTE "<iq " CLIENT "/>x</route>", "121")},
+        {HR ROUTE "<iq " CLIENT "/><iq " CLIENT "/></route>",
+         OPEN_R FAULT("there is more than a stanza in it",
+                      ROUTE "<iq " CLIENT "/><iq " CLIENT "/></route>", "147")},
+        {HR ROUTE "<iq/></route>",
+         OPEN_R FAULT("what is in it is no stanza in jabber:client", ROUTE "<iq/></route>", "98")},
+        {HR ROUTE "<iq xmlns='jabber:server'/></route>",
+         OPEN_R FAULT("what is in it is no stanza in jabber:client",
+                      ROUTE "<iq xmlns='jabber:server'/></route>", "120")},
+        {HR ROUTE "<query " CLIENT "/><iq " CLIENT "/></route>",
+         OPEN_R FAULT("what is in it is no stanza in jabber:client",
+                      ROUTE "<query " CLIENT "/><iq " CLIENT "/></route>", "150")},
+        /* A fault ends with its route. */
+        {HR "<route xmlns='" NS_JABBERD2 "'>x</route><route xmlns='" NS_JABBERD2 "'><iq " CLIENT
+            "/></route>",
+         OPEN_R "route fault=[there is text in it] span=[<route xmlns='" NS_JABBERD2
+                "'>x</route>] bytes=73\nroute around=[" NS_JABBERD2 "] outer=[ xmlns:stream='"
+                NS_STREAM "'] stanza iq odd=2 span=[<iq " CLIENT "/>] bytes=99\n"},
+        /* Stanzas are only taken out of routes, and routes are only those of the router. */
+        {HR "<message " CLIENT "/><route><a/></route>",
+         OPEN_R "nonza (0 {jabber:client}message) bytes=32\n"
+                "nonza (0 {}route) (1 {}a) bytes=19\n"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++)
+        expect(CONTENT_ROUTER, &framer_limits_default, str_c(row[i].in), row[i].want);
+}
+
+/* The limits hold for the route as a whole; elsewhere a route is nothing special. */
+static void route_limits(void **state)
+{
+    struct framer_limits l = framer_limits_default;
+    (void)state;
+    l.element = 200;
+    l.depth = 3;
+    l.children = 3;
+    l.ns_decls = 3;
+    static const struct {
+        const char *in;
+        bool ok;
+    } row[] = {
+        {HR ROUTE "<iq " CLIENT "><a/><b/></iq></route>", true},
+        {HR ROUTE "<iq " CLIENT "><a/><b/><c/></iq></route>", false},
+        {HR ROUTE "<iq " CLIENT "><a><b/></a></iq></route>", false},
+        {HR ROUTE "<iq " CLIENT "><a xmlns='b'/></iq></route>", true},
+        {HR ROUTE "<iq " CLIENT "><a xmlns='b'/><a xmlns='b'/></iq></route>", false},
+        {HR ROUTE "<iq " CLIENT ">" FIFTY "xxxxxxxxxxxxxxxxxxxxxxx</iq></route>", true},
+        {HR ROUTE "<iq " CLIENT ">" FIFTY FIFTY "</iq></route>", false},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
+        if (row[i].ok)
+            expect(CONTENT_ROUTER, &l, str_c(row[i].in), NULL);
+        else
+            expect_error(CONTENT_ROUTER, &l, str_c(row[i].in), "policy-violation");
+    }
+    expect_error(CONTENT_ROUTER, &framer_limits_default, STR(H), "invalid-namespace");
+    expect_error(CONTENT_ROUTER, &framer_limits_default, STR(HR "x"), "bad-format");
+    expect_error(CONTENT_ROUTER, &framer_limits_default, STR(HR ROUTE "<iq></route>"),
+                 "not-well-formed");
+    expect(CONTENT_COMPONENT, &framer_limits_default, STR(HC "<route xmlns='" NS_JABBERD2 "'/>"),
+           "open dialback=0 content=[jabber:component:accept] bytes=95\n"
+           "nonza (0 {" NS_JABBERD2 "}route) bytes=65\n");
+}
+
 /* ---- bytes and memory ---- */
 
 static struct framer *opened(enum content_ns content, const char *header)
@@ -463,6 +579,42 @@ static void spans_stay(void **state)
         span_release(&kept[i]);
     }
     buf_free(&in);
+    framer_free(f);
+}
+
+/* Routes of many sizes in pieces of many sizes: the chunk moves while a route is half-read. */
+static void route_spans(void **state)
+{
+    struct framer *f = opened(CONTENT_ROUTER, HR);
+    struct buf in = BUF_INIT(1 << 24), want = BUF_INIT(1 << 16);
+    struct span kept[4] = {{NULL, {NULL, 0}}};
+    size_t n = 0, piece = 1;
+    (void)state;
+    for (unsigned i = 0; i < 600; i++)
+        buf_printf(&in, ROUTE "<iq id='%u' " CLIENT ">%0*u</iq></route>", i, (int)(i * 37 % 9000),
+                   i);
+    for (size_t at = 0; at < in.len; at += piece) {
+        piece = 1 + (at * 31 + piece) % 5000;
+        if (piece > in.len - at)
+            piece = in.len - at;
+        assert_true(framer_feed(f, (struct str){in.p + at, piece}));
+        for (struct framer_event ev; framer_next(f, &ev) == FRAMER_EVENT; n++) {
+            buf_clear(&want);
+            buf_printf(&want, "<iq id='%zu' " CLIENT ">%0*u</iq>", n, (int)(n * 37 % 9000),
+                       (unsigned)n);
+            assert_null(ev.stanza.route->fault);
+            assert_true(str_eq(ev.stanza.span.s, buf_view(&want)));
+            if (n % 50 == 0) { /* now and then a chunk is held, and cannot be used again */
+                span_release(&kept[n / 50 % 4]);
+                kept[n / 50 % 4] = span_retain(ev.stanza.span);
+            }
+        }
+    }
+    assert_int_equal(n, 600);
+    for (size_t i = 0; i < 4; i++)
+        span_release(&kept[i]);
+    buf_free(&in);
+    buf_free(&want);
     framer_free(f);
 }
 
@@ -629,21 +781,16 @@ static void parser_heap_is_bounded(void **state)
 }
 
 /* Every allocation may fail: the answer is resource-constraint or no room, never a crash. */
-static void allocation_fails(void **state)
+static void fail_allocations(enum content_ns content, struct str in)
 {
-    static const char in[] =
-        "<?xml version='1.0'?><stream:stream xmlns='jabber:server' xmlns:p='outer' from='a' " STREAM
-        "><db:result xmlns:db='jabber:server:dialback'>k</db:result>"
-        "<message from='a' to='b'><x xmlns:q='q' q:a='1'/></message>" CLOSE;
     struct buf out = BUF_INIT(1 << 16);
     unsigned long n = 0;
-    (void)state;
     for (bool done = false; !done; n++) {
-        struct framer *f = framer_new(CONTENT_SERVER, &framer_limits_default);
+        struct framer *f = framer_new(content, &framer_limits_default);
         assert_non_null(f);
         buf_clear(&out);
         mem_fail_after(n + 1);
-        bool room = framer_feed(f, STR(in));
+        bool room = framer_feed(f, in);
         struct framer_event ev;
         enum framer_result r = FRAMER_NEED_MORE;
         while (room && (r = framer_next(f, &ev)) == FRAMER_EVENT)
@@ -656,9 +803,22 @@ static void allocation_fails(void **state)
     }
     assert_in_range(n, 10, 1000);
     mem_fail_after(1);
-    assert_null(framer_new(CONTENT_SERVER, &framer_limits_default));
+    assert_null(framer_new(content, &framer_limits_default));
     mem_fail_after(0);
     buf_free(&out);
+}
+
+static void allocation_fails(void **state)
+{
+    (void)state;
+    fail_allocations(
+        CONTENT_SERVER,
+        STR("<?xml version='1.0'?>"
+            "<stream:stream xmlns='jabber:server' xmlns:p='outer' from='a' " STREAM "><db:result xmlns:db='jabber:server:dialback'>k</db:result>"
+            "<message from='a' to='b'><x xmlns:q='q' q:a='1'/></message>" CLOSE));
+    fail_allocations(CONTENT_ROUTER,
+                     STR(HR "<route xmlns:p='p' xmlns='" NS_JABBERD2 "' from='a' to='b'>"
+                            "<message from='a' to='b' " CLIENT "><x xmlns:q='q' q:a='1'/></message></route>" CLOSE));
 }
 
 int main(void)
@@ -666,10 +826,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(transcripts), cmocka_unit_test(odd_flags), cmocka_unit_test(conditions),
         cmocka_unit_test(limits),
+        cmocka_unit_test(routes),
+        cmocka_unit_test(route_limits),
         cmocka_unit_test(no_deferral),
         cmocka_unit_test(names_are_forgotten),
         cmocka_unit_test(prefixes_survive),
         cmocka_unit_test(spans_stay),
+        cmocka_unit_test(route_spans),
         cmocka_unit_test(chunk_is_bounded),
         cmocka_unit_test(relaxes),
         cmocka_unit_test(restarts),

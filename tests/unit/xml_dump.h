@@ -49,6 +49,24 @@ static inline void dump_stanza(struct buf *b, const struct stanza *st)
     dump_str(b, "span", st->span.s);
 }
 
+static inline void dump_route(struct buf *b, const struct stanza *st)
+{
+    buf_puts(b, "route");
+    dump_str(b, "from", st->route->from);
+    dump_str(b, "to", st->route->to);
+    dump_str(b, "type", st->route->type);
+    dump_str(b, "error", st->route->error);
+    if (st->route->fault != NULL) {
+        buf_printf(b, " fault=[%s]", st->route->fault);
+        dump_str(b, "span", st->span.s);
+        return;
+    }
+    dump_str(b, "around", st->content_ns);
+    dump_str(b, "outer", st->outer);
+    buf_putc(b, ' ');
+    dump_stanza(b, st);
+}
+
 static inline void dump_event(struct buf *b, const struct framer_event *ev)
 {
     switch (ev->kind) {
@@ -66,7 +84,10 @@ static inline void dump_event(struct buf *b, const struct framer_event *ev)
         dump_nonza(b, ev->nonza);
         break;
     case FRAMER_STANZA:
-        dump_stanza(b, &ev->stanza);
+        if (ev->stanza.route != NULL)
+            dump_route(b, &ev->stanza);
+        else
+            dump_stanza(b, &ev->stanza);
         break;
     case FRAMER_STREAM_CLOSE:
         buf_puts(b, "close");

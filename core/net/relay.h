@@ -1,0 +1,62 @@
+/* Two connections joined: what one side sends is written to the other, unread. The first side is
+ * under TLS (we are the client), the second one in clear.
+ *
+ * Story. relay_new begins the TLS handshake on the first side. `secured` tells that it stands; the
+ * holder judges the peer and, when it is content, connects to the second side and hands that over
+ * with relay_join. What the first side sent meanwhile waits, bounded. A side that has said its last
+ * word (end of file, close-notify) is half closed: the other direction goes on until that one has
+ * ended, too, or nothing has moved for `half_ms`. Any error ends both sides at once.
+ *
+ * Back-pressure: when `buffer` bytes wait to be written to a side, the other one is not read from.
+ */
+#ifndef CORE_NET_RELAY_H
+#define CORE_NET_RELAY_H
+
+#include "core/net/loop.h"
+#include "core/tls/tls_ctx.h"
+#include "core/tls/tls_peer.h"
+
+struct relay;
+
+enum relay_end {
+    RELAY_DONE,    /* both sides have ended */
+    RELAY_TLS,     /* the handshake failed, or the peer ended it later because of our certificate */
+    RELAY_LOST,    /* a side broke, stalled, or did not end */
+    RELAY_STOPPED, /* by relay_stop */
+};
+
+enum relay_side { RELAY_FIRST, RELAY_SECOND };
+
+struct relay_ops {
+    /* The peer's facts live as long as the relay. relay_stop may be called from here. */
+    void (*secured)(void *arg, const struct tls_peer *peer);
+    /* Once; `why` is one sentence, borrowed for the call. Nothing is read or written any more. */
+    void (*ended)(void *arg, enum relay_end how, const char *why);
+    void (*closed)(void *arg); /* the last call: all handles are gone, and the relay with them */
+};
+
+struct relay_options {
+    struct tls_ctx *tls;
+    const char *peer_name; /* for SNI; NULL: none */
+    size_t buffer;         /* bytes */
+    uint64_t handshake_ms; /* from relay_new to `secured` */
+    uint64_t stall_ms;     /* for a side to take what was written to it */
+    uint64_t half_ms;
+    uint64_t dead_ms; /* core/net/dead.h */
+};
+
+/* Takes over an open, connected uv_tcp_t allocated with mem_alloc. NULL: out of memory; then the
+ * handle still belongs to the caller. `opt` is copied; its tls is referenced. No call comes from
+ * inside. */
+struct relay *relay_new(struct loop *l, uv_tcp_t *tcp, const struct relay_options *opt,
+                        const struct relay_ops *ops, void *arg);
+/* After `secured`, once. False: it is over; then the handle still belongs to the caller. */
+bool relay_join(struct relay *r, uv_tcp_t *tcp);
+/* Ends both sides now; nothing when it is over. `ended` comes from inside. */
+void relay_stop(struct relay *r, const char *why);
+
+uint64_t relay_bytes(const struct relay *r,
+                     enum relay_side from);                      /* plain bytes received from it */
+size_t relay_waiting(const struct relay *r, enum relay_side to); /* plain bytes for it, unwritten */
+
+#endif
