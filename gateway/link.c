@@ -201,8 +201,25 @@ static void renew(struct link *k, struct link_kit *kit, struct tls_ctx *front)
     link_kit_unref(k->kit);
     k->kit = kit;
     k->proven = k->proven || link_kit_read_proven(kit);
+    kit->trust.proven = k->proven;
     if (k->front != NULL)
         front_adopt(k->front, k, front);
+}
+
+static void renew_lines(struct link *k)
+{
+    for (size_t i = 0; i < k->nlines; i++)
+        line_renew(&k->lines[i]);
+}
+
+/* What was wrong with a link that is configured no more is wrong no more. */
+static void clear_alarms(const struct link *k)
+{
+    struct worker *w = k->w;
+    uint64_t now = loop_now(&w->loop);
+    alarm_clear_all(&w->alarms, "link.", k->kit->c->name, now);
+    for (size_t i = 0; i < k->nlines; i++)
+        alarm_clear_all(&w->alarms, "link.", k->lines[i].label, now);
 }
 
 /* Which of the old links go on: those of the same name and unchanged settings. */
@@ -303,9 +320,12 @@ static void swap(struct worker *w, struct link_plan *p, const struct choice *c)
     for (size_t i = 0; i < p->n; i++)
         if (!c->fresh[i])
             renew(c->links[i], take_kit(p, i), take_front(p, i));
-    for (size_t i = 0; i < nold; i++)
+    for (size_t i = 0; i < nold; i++) {
+        if (find(w, old[i]->kit->c->name) == NULL)
+            clear_alarms(old[i]);
         if (!stays(w, old[i]))
             retire(old[i]);
+    }
     mem_free(old);
     pause_anew(w);
 }
@@ -324,6 +344,8 @@ bool link_apply(struct worker *w, struct link_plan *p, bool (*changed)(void *arg
     for (size_t i = 0; i < w->nlinks; i++)
         if (c.fresh[i])
             ok = open_link(w->links[i], why) && ok;
+        else
+            renew_lines(w->links[i]);
     mem_free(c.fresh);
     link_plan_free(p);
     hold_sweep(w);

@@ -110,16 +110,12 @@ static void log_bounce(struct worker *w, const char *dir, struct str local, stru
 }
 
 /* Why a stanza from the inside may not leave; NULL: it may. */
-static const char *outward_refusal(struct worker *w, const struct link *k, struct str local,
-                                   struct str remote, const char **text)
+static const char *outward_refusal(struct worker *w, struct str local, struct str remote,
+                                   const char **text)
 {
     if (gateway_config_domain(w->cfg, remote) != NULL) {
         *text = "this domain is served inside and is never reached through the gateway";
         return "service-unavailable";
-    }
-    if (k->gone) {
-        *text = "the link that this came by was removed or changed";
-        return "remote-server-timeout";
     }
     struct policy_decision d = policy_pair(w->cfg, local, remote);
     if (d.verdict == POLICY_ALLOW)
@@ -163,6 +159,16 @@ static void refuse(struct worker *w, const struct link *k, const struct stanza *
            KV_C("link", k->kit->c->name), KV_S("from", st->from), KV_S("to", st->to));
 }
 
+/* A link that is configured no more speaks for what it was made for until its streams are closed:
+ * the inside has sent that before it knew. */
+static bool speaks_for(const struct worker *w, const struct link *k, struct str local,
+                       struct str remote)
+{
+    if (k->gone)
+        return inward_lists(k->kit->cfg, k->kit->c, local, remote);
+    return inward_owns(w->inward, k->index, local, remote);
+}
+
 /* The link as a firewall; NULL: it may pass. */
 static const char *firewall(const struct worker *w, const struct link *k, const struct line *l,
                             struct str local, struct str remote)
@@ -171,9 +177,7 @@ static const char *firewall(const struct worker *w, const struct link *k, const 
         return "foreign-from";
     if (gateway_config_domain(w->cfg, remote) != NULL)
         return NULL; /* answered below, as it is no attack */
-    if (k->gone)
-        return NULL; /* answered below: it was sent before the link was removed or changed */
-    if (!inward_owns(w->inward, k->index, local, remote))
+    if (!speaks_for(w, k, local, remote))
         return inward_candidates(w->inward, local, remote) ? "from-of-other-link" : "no-partner";
     if (l != NULL && l->partner != NULL && !str_is(remote, l->partner))
         return "to-of-other-partner";
@@ -212,7 +216,7 @@ void switch_outward(struct link *k, struct line *l, const struct stanza *st)
         return;
     }
     const char *text = NULL;
-    const char *condition = outward_refusal(w, k, str_c(local.ascii), str_c(remote.ascii), &text);
+    const char *condition = outward_refusal(w, str_c(local.ascii), str_c(remote.ascii), &text);
     struct remote_refusal r = {condition, str_c(text)};
     if (condition == NULL)
         r = pass_outward(w, st, str_c(local.ascii), str_c(remote.ascii));

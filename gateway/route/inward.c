@@ -173,3 +173,19 @@ bool inward_owns(const struct inward *t, size_t link, struct str local, struct s
 {
     return link < LINKS_MAX && (inward_candidates(t, local, remote) & bit(link)) != 0;
 }
+
+static bool has(char *const *names, size_t n, struct str name)
+{
+    bool found = n == 0;
+    for (size_t i = 0; i < n && !found; i++)
+        found = str_is(name, names[i]);
+    return found;
+}
+
+bool inward_lists(const struct gateway_config *cfg, const struct cfg_link *k, struct str local,
+                  struct str remote)
+{
+    const struct cfg_domain *d = gateway_config_domain(cfg, local);
+    return d != NULL && has(k->partners, k->npartners, remote) &&
+           (has(k->domains, k->ndomains, local) || has(k->domains, k->ndomains, str_c(d->name)));
+}

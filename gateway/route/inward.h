@@ -48,5 +48,8 @@ bool inward_pick(const struct inward *t, const struct inward_key *key,
 /* May a stanza from this local domain to this remote domain come in by the link? The other half of
  * the firewall: a link speaks for its own domains only, and with listed partners only to them. */
 bool inward_owns(const struct inward *t, size_t link, struct str local, struct str remote);
+/* The same of a link that is in no table any more; `cfg` is the snapshot that it was part of. */
+bool inward_lists(const struct gateway_config *cfg, const struct cfg_link *k, struct str local,
+                  struct str remote);
 
 #endif

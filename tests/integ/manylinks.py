@@ -65,7 +65,9 @@ class Insider(FakeRouter):
             s.send(f"<stream:error><policy-violation xmlns='{STREAMS}'/></stream:error>"
                    "</stream:stream>")
         elif cutter.over:
-            s.send("</stream:stream>")
+            with self.sending:  # nothing is said behind it
+                s.over = True
+                s.send("</stream:stream>")
         return not too_large and not cutter.over
 
     def wait_joined(self, *names):
@@ -74,11 +76,20 @@ class Insider(FakeRouter):
         self.wait(lambda: set(names) <= set(self.by_name), what=f"streams {names}")
 
     def say(self, text, name=None):
-        """On the stream of a name, or on the one that came last."""
-        with self.sending:
-            s = self.by_name[name] if name else self.stream
-            s.sock.settimeout(None)
-            s.send(text)
+        """On the stream of a name, or on the one that came last. Waits while there is none, as a
+        server does that has a queue."""
+        def find():
+            s = self.by_name.get(name) if name else self.stream
+            return None if s is None or getattr(s, "over", False) else s
+
+        while True:
+            self.wait(find, what="a stream to speak on")
+            with self.sending:
+                s = find()
+                if s is not None:
+                    s.sock.settimeout(None)
+                    s.send(text)
+                    return
 
     def end_in_order(self):
         """Closes its streams as a server that stops: what still comes is read."""

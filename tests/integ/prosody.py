@@ -12,9 +12,11 @@ BIND = "urn:ietf:params:xml:ns:xmpp-bind"
 
 
 def start(lab, domain="prosody.lab", host=Net.PROSODY, encryption=False, users=("juliet",),
-          name="prosody", resolver=None, secure_auth=False, without=(), more=""):
+          name="prosody", resolver=None, secure_auth=False, without=(), more="",
+          c2s_limit=256 * 1024):
     """encryption: whether Prosody refuses federation in clear. users: with a domain, of a further
-    host of `more`. resolver: a DNS server instead of the lab's, address@port. without: modules."""
+    host of `more`. resolver: a DNS server instead of the lab's, address@port. without: modules.
+    c2s_limit: the largest stanza that it takes from its own users."""
     data = lab.dir / name
     for user in users:
         node, _, at = user.partition("@")
@@ -42,6 +44,7 @@ modules_disabled = {{ "s2s_auth_certs_none"{disabled} }}
 authentication = "internal_plain"
 allow_unencrypted_plain_auth = true
 c2s_require_encryption = false
+c2s_stanza_size_limit = {c2s_limit}
 s2s_require_encryption = {required}
 s2s_secure_auth = {"true" if secure_auth else "false"}
 unbound = {{ resolvconf = false, hoststxt = false,

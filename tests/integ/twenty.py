@@ -90,6 +90,7 @@ class Scene:
     unreachable_condition: str = "remote-server-not-found"
     unknown_user: str = "service-unavailable"
     delivers_subscribed: bool = True        # else the user sees the roster change alone
+    stranger_refused: str = r"stanza\.refused .*reason=foreign-from"  # in the gateway's log
     room: str = ""                          # where ROOM is played: garden@conference.inside.lab
     count: int = 0
 
@@ -309,7 +310,7 @@ def foreign_sender_inside_refused(s):
     """A user of the same server whose domain the gateway does not serve."""
     ident = s.ident("stranger")
     s.stranger.send(s.stranger.stanza("message", s.outside.jid, ident, "<body>let me out</body>"))
-    s.gateway.wait_log(r"stanza\.refused .*reason=foreign-from", s.since)
+    s.gateway.wait_log(s.stranger_refused, s.since)
     not_seen(s, ident, s.outside)
 
 

@@ -586,13 +586,13 @@ static void spans_stay(void **state)
 static void route_spans(void **state)
 {
     struct framer *f = opened(CONTENT_ROUTER, HR);
-    struct buf in = BUF_INIT(1 << 24), want = BUF_INIT(1 << 16);
+    struct buf in = BUF_INIT(1 << 25), want = BUF_INIT(1 << 16);
     struct span kept[4] = {{NULL, {NULL, 0}}};
     size_t n = 0, piece = 1;
     (void)state;
     for (unsigned i = 0; i < 600; i++)
-        buf_printf(&in, ROUTE "<iq id='%u' " CLIENT ">%0*u</iq></route>", i, (int)(i * 37 % 9000),
-                   i);
+        buf_printf(&in, ROUTE "<iq id='%u' " CLIENT ">%0*u</iq>%*s</route>", i,
+                   (int)(i * 37 % 9000), i, (int)(i % 4 * 3000), "");
     for (size_t at = 0; at < in.len; at += piece) {
         piece = 1 + (at * 31 + piece) % 5000;
         if (piece > in.len - at)
@@ -814,11 +814,13 @@ static void allocation_fails(void **state)
     fail_allocations(
         CONTENT_SERVER,
         STR("<?xml version='1.0'?>"
-            "<stream:stream xmlns='jabber:server' xmlns:p='outer' from='a' " STREAM "><db:result xmlns:db='jabber:server:dialback'>k</db:result>"
+            "<stream:stream xmlns='jabber:server' xmlns:p='outer' from='a' " STREAM ">"
+            "<db:result xmlns:db='jabber:server:dialback'>k</db:result>"
             "<message from='a' to='b'><x xmlns:q='q' q:a='1'/></message>" CLOSE));
     fail_allocations(CONTENT_ROUTER,
                      STR(HR "<route xmlns:p='p' xmlns='" NS_JABBERD2 "' from='a' to='b'>"
-                            "<message from='a' to='b' " CLIENT "><x xmlns:q='q' q:a='1'/></message></route>" CLOSE));
+                            "<message from='a' to='b' " CLIENT "><x xmlns:q='q' q:a='1'/></message>"
+                            "</route>" CLOSE));
 }
 
 int main(void)
