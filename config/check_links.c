@@ -149,6 +149,45 @@ static void check_served(struct schema_load *l, const struct gateway_config *c)
     }
 }
 
+static bool any_address(const struct ip *ip)
+{
+    static const struct ip any4 = {{0}, 4}, any6 = {{0}, 16};
+    return ip_equal(ip, &any4) || ip_equal(ip, &any6);
+}
+
+/* Two listeners cannot have both. */
+static bool same_door(const char *a, const char *b)
+{
+    struct endpoint x, y;
+    if (!endpoint_parse(str_c(a), &x) || !endpoint_parse(str_c(b), &y) || x.port != y.port)
+        return false;
+    return x.ip.len == y.ip.len &&
+           (ip_equal(&x.ip, &y.ip) || any_address(&x.ip) || any_address(&y.ip));
+}
+
+static void check_door(struct schema_load *l, const struct gateway_config *c, size_t i,
+                       const char *at)
+{
+    for (size_t n = 0; n < c->listen.ns2s; n++)
+        if (same_door(at, c->listen.s2s[n]))
+            schema_error(l, "links", i, "listen",
+                         "the world is let in there (listen.s2s has %s): give listen.s2s the "
+                         "public addresses alone, or the link another port",
+                         c->listen.s2s[n]);
+    for (size_t k = 0; k < i; k++)
+        for (size_t n = 0; n < c->links[k].nlisten; n++)
+            if (same_door(at, c->links[k].listen[n]))
+                schema_error(l, "links", i, "listen", "link %s listens on %s already",
+                             c->links[k].name, c->links[k].listen[n]);
+}
+
+/* A link never shares the public listener, nor that of another link. */
+static void check_doors(struct schema_load *l, const struct gateway_config *c, size_t i)
+{
+    for (size_t n = 0; n < c->links[i].nlisten; n++)
+        check_door(l, c, i, c->links[i].listen[n]);
+}
+
 void check_links(struct schema_load *l, const struct gateway_config *c)
 {
     for (size_t i = 0; i < c->nlinks; i++) {
@@ -159,6 +198,7 @@ void check_links(struct schema_load *l, const struct gateway_config *c)
         check_auth(l, k, i);
         check_pairs(l, i);
         check_domains(l, c, i);
+        check_doors(l, c, i);
     }
     check_served(l, c);
     if (c->limits.link_low >= c->limits.link_high)

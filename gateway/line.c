@@ -46,7 +46,7 @@ static const char *alarm_kind(const struct link_session *ls, enum end_reason rea
     case END_DRAINED:
         return NULL;
     default:
-        return "link.down";
+        return ls->ready ? "link.down" : "link.setup";
     }
 }
 
@@ -123,9 +123,7 @@ static void went_up(struct link_session *ls)
         session_drain(&ls->s, "this link is not wanted any more");
         return;
     }
-    if (ls->pending)
-        k->pending--;
-    ls->pending = false;
+    list_remove(&ls->pending);
     if (ls->accepted)
         take_over(l, ls);
     else
@@ -246,8 +244,9 @@ static enum redial_why why_again(enum end_reason reason)
 static void raise_alarm(struct link_session *ls, enum end_reason reason, struct str text)
 {
     const char *kind = alarm_kind(ls, reason);
-    bool concerns = ls->line != NULL || ls->pending;
-    if (kind == NULL || !concerns || ls->link->stopping)
+    bool pending = ls->pending.in != NULL;
+    bool stranger = reason != END_UNTRUSTED && reason != END_UNAUTHORIZED && ls->of->up;
+    if (kind == NULL || ls->link->stopping || (ls->line == NULL && (!pending || stranger)))
         return;
     char why[ALARM_TEXT_MAX];
     if (reason == END_UNTRUSTED && !is_jabberd2(ls))
@@ -273,9 +272,7 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
     struct line *l = ls->line;
     bool ours = l != NULL && l->session == ls;
     tell_end(ls, reason, text);
-    if (ls->pending)
-        ls->link->pending--;
-    ls->pending = false;
+    list_remove(&ls->pending);
     if (ours) {
         bool was_up = l->up;
         l->up = false; /* nothing that is taken back may come here again */
@@ -388,7 +385,7 @@ static struct link_session *new_session(struct link *k, struct line *l, const uv
     ls->link = k;
     ls->kit = link_kit_ref(k->kit);
     ls->kit->trust.proven = k->proven;
-    ls->accepted = ls->pending = accepted;
+    ls->accepted = accepted;
     ls->of = l;
     ls->line = accepted ? NULL : l;
     ls->sid = worker_sid(w);
@@ -448,22 +445,29 @@ static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, co
     tell_failed(l, "out of memory");
 }
 
+static struct link_session *first_pending(struct link *k)
+{
+    return CONTAINER_OF(k->pending.first, struct link_session, pending);
+}
+
+/* Who has been a stranger for longest makes room, so that nobody can lock the inside out by
+ * connecting and keeping silent. */
 void line_accept(struct link *k, uv_tcp_t *tcp)
 {
     struct worker *w = k->w;
-    struct link_session *ls = NULL;
-    if (k->pending < PENDING_MAX && !k->stopping)
-        ls = new_session(k, &k->lines[0], tcp, true);
+    struct link_session *ls = new_session(k, &k->lines[0], tcp, true);
     if (ls == NULL) {
         log_ev(&w->ctx, LOG_WARN, "link.accept.refused", KV_C("link", k->kit->c->name),
-               KV_C("reason", k->pending >= PENDING_MAX ? "pending" : "memory"));
+               KV_C("reason", "memory"));
         session_discard(tcp);
         return;
     }
-    k->pending++;
+    if (k->pending.count >= PENDING_MAX)
+        session_abort(&first_pending(k)->s, "too many unproven connections");
+    list_append(&k->pending, &ls->pending);
     if (start(ls, tcp))
         return;
-    k->pending--;
+    list_remove(&ls->pending);
     free_session(ls);
 }
 
@@ -562,6 +566,17 @@ void line_leave(struct line *l, const char *why)
         session_drain(&l->session->s, why);
 }
 
+void line_dismiss(struct link *k, bool now, const char *why)
+{
+    LIST_FOREACH (&k->pending, n, following) {
+        struct link_session *ls = CONTAINER_OF(n, struct link_session, pending);
+        if (now)
+            session_abort(&ls->s, why);
+        else
+            session_drain(&ls->s, why);
+    }
+}
+
 void line_stop(struct line *l, bool now)
 {
     redial_stop(&l->redial);
@@ -572,5 +587,6 @@ void line_stop(struct line *l, bool now)
     if (now)
         session_abort(&l->session->s, "the gateway stops now");
     else
-        line_leave(l, "the gateway is stopping");
+        line_leave(l, l->link->w->draining ? "the gateway is stopping"
+                                           : "the link was removed or changed");
 }

@@ -137,6 +137,7 @@ static void stop(struct link *k, bool now)
 {
     k->stopping = true;
     close_listeners(k);
+    line_dismiss(k, now, "the link is stopping");
     for (size_t i = 0; i < k->nlines; i++)
         line_stop(&k->lines[i], now);
     if (k->front != NULL)
@@ -208,6 +209,7 @@ static void renew(struct link *k, struct link_kit *kit, struct tls_ctx *front)
 
 static void renew_lines(struct link *k)
 {
+    line_dismiss(k, false, "the configuration has changed");
     for (size_t i = 0; i < k->nlines; i++)
         line_renew(&k->lines[i]);
 }

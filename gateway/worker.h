@@ -173,9 +173,10 @@ struct link {
     size_t nlines;
     struct listener **listeners; /* transport accept */
     size_t nlisteners;
-    struct front *front;      /* protocol s2s; it has no lines then */
-    size_t sessions, pending; /* alive; of these accepted and not proven yet */
-    bool proven;              /* peer_name has joined by password */
+    struct front *front; /* protocol s2s; it has no lines then */
+    size_t sessions;     /* alive */
+    struct list pending; /* of these, accepted and not proven yet; oldest first */
+    bool proven;         /* peer_name has joined by password */
     bool stopping, gone;
     struct list_node leaving;          /* worker.leaving */
     bool full;                         /* a line is above limits.link_high */
@@ -191,9 +192,10 @@ struct link_session {
     struct worker *w;
     struct link *link; /* lives until its last session is closed */
     struct link_kit *kit;
-    const struct line *of; /* whose it is, was, or wants to be */
-    struct line *line;     /* NULL: not proven yet, or detached, only finishing */
-    bool accepted, pending, ready;
+    const struct line *of;    /* whose it is, was, or wants to be */
+    struct line *line;        /* NULL: not proven yet, or detached, only finishing */
+    struct list_node pending; /* link.pending */
+    bool accepted, ready;     /* ready: has been up */
     uint32_t sid;
     char addr[ENDPOINT_TEXT];
 };
@@ -279,7 +281,8 @@ void front_drain(struct front *f, bool now);
 void front_close(struct front *f); /* frees everything; its streams are gone */
 /* A stanza of ours for the other side of this front that failed. */
 void front_failed(struct front *f, struct span stanza, const char *condition, struct str text);
-/* The same, when nothing of it has been written: it waits while the link is down or being changed. */
+/* The same, when nothing of it has been written: it waits while the link is down or being changed.
+ */
 void front_put_back(struct front *f, struct span stanza, const char *condition, struct str text);
 /* How connecting to its address went; nothing for the world. */
 void front_unreached(struct front *f, const char *why);
@@ -369,6 +372,8 @@ bool line_send(struct line *l, struct span stanza, struct str local);
 /* Nothing new goes out on it; its stream is closed in good order. */
 void line_leave(struct line *l, const char *why);
 void line_stop(struct line *l, bool now);
+/* Ends the connections that were accepted and are not proven yet. */
+void line_dismiss(struct link *k, bool now, const char *why);
 bool line_serves(const struct line *l, struct str local); /* up, and reaches the domain */
 
 /* ---- hold.c ---- */

@@ -123,13 +123,14 @@ static bool splice_stays(const struct plan *p, const struct router_splice *s)
     return false;
 }
 
-/* With the old table still in place: ends what went or changed. */
+/* With the old table still in place: ends what went or changed. A link that is down begins anew,
+ * too: what kept it down may be what the operator has just repaired, in a file or elsewhere. */
 static void stop_old(struct router *r, const struct plan *p, bool *changed)
 {
     for (size_t i = 0; i < p->snap->cfg->nlinks; i++) {
         struct router_link *k = p->links[i];
         changed[i] = p->fresh[i] || !router_link_same(k->cfg, &p->snap->cfg->links[i]) ||
-                     !router_link_trusted(k, &p->snap->links[i]);
+                     !router_link_trusted(k, &p->snap->links[i]) || k->peer == NULL;
         if (changed[i] && !p->fresh[i])
             router_link_stop(k, "the configuration of the link has changed");
     }

@@ -56,7 +56,7 @@ struct router_splice {
     uint64_t since_ms, ups;
     uint64_t in_bytes, out_bytes; /* from the gateway, to it; of the joins that are over */
     size_t njoins;                /* that point to it */
-    bool started, gone;
+    bool gone;
 };
 
 struct router_link {

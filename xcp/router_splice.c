@@ -19,10 +19,16 @@ struct router_join {
     struct relay *relay;
     struct connect *server; /* the dialling of it */
     enum trust_reason verdict;
-    bool judged, up;
+    bool judged, joined, spoke; /* spoke: the gateway did, so it believes us */
     uint64_t opened_ms;
     const char *kind; /* of the alarm when we end it */
 };
+
+/* Both sides are there and believe each other. */
+static bool is_up(const struct router_join *j)
+{
+    return j->joined && j->spoke;
+}
 
 static void log_splice(const struct router_splice *s, enum log_level level, const char *event,
                        const char *reason, const char *why)
@@ -79,7 +85,7 @@ static void again(struct router_splice *s, const struct router_join *j, const ch
 {
     bool refused =
         (j->judged && !trust_ok(j->verdict)) || strcmp(kind, "splice.certificate-refused") == 0;
-    if (j->up && loop_now(s->router->loop) - j->opened_ms >= PROVED_MS)
+    if (is_up(j) && loop_now(s->router->loop) - j->opened_ms >= PROVED_MS)
         redial_up(&s->redial);
     log_retry(s, redial_again(&s->redial, refused ? REDIAL_REFUSED : REDIAL_LOST));
 }
@@ -98,7 +104,7 @@ static void on_ended(void *arg, enum relay_end how, const char *why)
     s->join = NULL;
     s->since_ms = loop_now(s->router->loop);
     const char *kind = end_kind(j, how, why);
-    if (j->up)
+    if (is_up(j))
         log_down(j, why);
     else
         log_splice(s, LOG_WARN, "splice.failed", kind + strlen("splice."), why);
@@ -127,30 +133,38 @@ static void give_up(struct router_join *j, const char *kind, const char *why)
 
 /* ---- the server's side ----------------------------------------------------------------------- */
 
-static void came_up(struct router_join *j, const struct endpoint *server)
+static void check_up(struct router_join *j)
 {
     struct router_splice *s = j->splice;
     struct router *r = s->router;
-    char at[ENDPOINT_TEXT];
-    endpoint_text(server, at);
-    j->up = true;
+    if (!is_up(j))
+        return;
     s->ups++;
     s->since_ms = loop_now(r->loop);
     log_ev(&r->log, LOG_NOTICE, "splice.up", KV_C("splice", s->cfg->name),
-           KV_C("gateway", s->cfg->gateway), KV_C("server", at),
+           KV_C("gateway", s->cfg->gateway), KV_C("server", s->cfg->server),
            KV_C("trust", trust_reason_name(j->verdict)),
            KV_SEC("after", s->since_ms - j->opened_ms));
     alarm_clear_all(&r->alarms, "splice.", s->cfg->name, s->since_ms);
 }
 
+static void on_spoke(void *arg)
+{
+    struct router_join *j = arg;
+    j->spoke = true;
+    check_up(j);
+}
+
 static void on_server(void *arg, uv_tcp_t *tcp, const struct endpoint *to, const char *why)
 {
     struct router_join *j = arg;
+    (void)to;
     j->server = NULL;
     if (tcp == NULL) {
         give_up(j, "splice.server", why);
     } else if (relay_join(j->relay, tcp)) {
-        came_up(j, to);
+        j->joined = true;
+        check_up(j);
     } else {
         session_discard(tcp);
         give_up(j, "splice.down", "out of memory");
@@ -188,7 +202,7 @@ static void on_secured(void *arg, const struct tls_peer *peer)
 
 static struct router_join *join_new(struct router_splice *s, uv_tcp_t *tcp)
 {
-    static const struct relay_ops ops = {on_secured, on_ended, on_closed};
+    static const struct relay_ops ops = {on_secured, on_spoke, on_ended, on_closed};
     const struct router_config *cfg = s->snap->cfg;
     struct relay_options opt = {.tls = s->snap->splices[s->index].tls,
                                 .peer_name = s->cfg->proof.peer_name,
@@ -249,16 +263,14 @@ struct router_splice *router_splice_new(struct router *r)
 void router_splice_start(struct router_splice *s)
 {
     struct endpoint to;
-    if (s->started || !endpoint_parse(str_c(s->cfg->gateway), &to))
+    if (s->join != NULL || !endpoint_parse(str_c(s->cfg->gateway), &to))
         return;
-    s->started = true;
     redial_start(&s->redial, &to, s->snap->cfg->timeouts.connect);
 }
 
 void router_splice_stop(struct router_splice *s, const char *why)
 {
     struct router_join *j = s->join;
-    s->started = false;
     redial_stop(&s->redial);
     if (j == NULL)
         return;
@@ -302,8 +314,10 @@ static const char *state_of(const struct router_splice *s)
 {
     if (s->join == NULL)
         return redial_busy(&s->redial) ? "connecting" : "down";
-    if (s->join->up)
+    if (is_up(s->join))
         return "up";
+    if (s->join->joined)
+        return "waiting"; /* for the gateway's first words */
     return s->join->judged ? "server" : "handshake";
 }
 

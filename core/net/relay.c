@@ -124,10 +124,13 @@ static bool room(const struct side *to)
 
 static void take_plain(struct side *s, struct str plain)
 {
+    struct relay *r = s->relay;
+    if (s->received == 0 && s == &r->side[RELAY_FIRST])
+        r->ops->spoke(r->arg);
     s->received += plain.n;
     buf_put(&s->other->out, plain.p, plain.n);
     if (s->other->out.failed)
-        no_memory(s->relay);
+        no_memory(r);
 }
 
 static void decrypt(struct side *s)
@@ -218,7 +221,7 @@ static void on_read(uv_stream_t *h, ssize_t n, const uv_buf_t *b)
 
 static void settle_reading(struct side *s)
 {
-    bool want = s->tcp != NULL && !s->ended && !s->wire_ended && room(s->other);
+    bool want = s->tcp != NULL && !s->ended && !s->wire_ended && !s->held && room(s->other);
     if (want == s->reading)
         return;
     s->reading = want;

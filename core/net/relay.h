@@ -30,6 +30,9 @@ enum relay_side { RELAY_FIRST, RELAY_SECOND };
 struct relay_ops {
     /* The peer's facts live as long as the relay. relay_stop may be called from here. */
     void (*secured)(void *arg, const struct tls_peer *peer);
+    /* The first plain bytes of the first side came: it took our certificate, of which the handshake
+     * of TLS 1.3 alone says nothing. Only for the books: nothing of the relay may be called. */
+    void (*spoke)(void *arg);
     /* Once; `why` is one sentence, borrowed for the call. Nothing is read or written any more. */
     void (*ended)(void *arg, enum relay_end how, const char *why);
     void (*closed)(void *arg); /* the last call: all handles are gone, and the relay with them */

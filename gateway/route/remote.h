@@ -117,8 +117,8 @@ void remote_fail_local(struct remote *r, bool (*gone)(void *arg, struct str loca
                        const char *condition, struct str why);
 /* We stop, or the policy changed: fails everything that waits, in every state but READY. */
 void remote_fail_all(struct remote *r, const char *condition, struct str why, uint64_t now);
-/* The other side is known to be there again: a back-off of the whole remote ends, its failures count
- * no more. */
+/* The other side is known to be there again: a back-off of the whole remote ends, its failures
+ * count no more. */
 void remote_retry(struct remote *r, uint64_t now);
 void remote_tick(struct remote *r, uint64_t now);
 

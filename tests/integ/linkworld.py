@@ -68,10 +68,13 @@ class World:
         return labnet.router_conf(listen=[f"{self.at}:{LINK}"], links=[edge, im], timeouts=SHORT)
 
     def reload(self, gateway, router):
-        """As an operator would on both machines."""
+        """As an operator would on both machines; on the one that dials last, which tries at once."""
         self.write(gateway, router)
-        for proc in (self.router, self.gateway):
+        order = (self.gateway, self.router)
+        for proc in order if self.transport == "accept" else reversed(order):
+            since = proc.log_size()
             proc.signal(signal.SIGHUP)
+            proc.wait_log(r"\bconfig\.(reloaded|rejected)\b", since)
 
     # -- processes
 

@@ -13,7 +13,7 @@ from xml.parsers import expat
 from actors import Cutter
 from conftest import ALLOW_ALL
 from fakes import FakeRouter
-from labnet import LINK, S2S, WAIT, Net, gateway_conf, wait_for
+from labnet import LINK, S2S, WAIT, Net, Timeout, gateway_conf, wait_for
 from peers import STREAMS, Closed, RemoteServer, authorised
 
 RAW, ANY, FIRST_INSIDE = 41, 42, 61
@@ -26,6 +26,7 @@ class Insider(FakeRouter):
     def __init__(self, address, secret, limit=None):
         self.limit, self.refused, self.by_name, self.raw = limit, [], {}, []
         self.errors = []  # stream errors that came, as bytes
+        self.ends = 0     # streams that are over and read to their end
         super().__init__(address, secret)
 
     def _read(self, s):
@@ -41,8 +42,12 @@ class Insider(FakeRouter):
                     return
                 self.reading.wait()
                 data = s.sock.recv(262144)
-        except expat.ExpatError:
-            pass  # the words of one stream are cut in the middle when it is hung up
+        except (expat.ExpatError, OSError):
+            pass  # hung up in the middle of a word
+        finally:
+            with self.changed:
+                self.ends += 1
+                self.changed.notify_all()
 
     def _take(self, s, name, cutter, data):
         elements = cutter.feed(data)
@@ -234,3 +239,72 @@ def assert_once(arrived, bounced, sent, what):
     lost = set(range(sent)) - set(fates)
     assert not lost, f"{what}: {len(lost)} of {sent} lost, first {sorted(lost)[:5]}"
     return len(arrived), len(bounced)
+
+
+class Outgoing:
+    """A remote server's stream to the gateways of a domain, as such a server keeps it: when a gateway
+    closes it, it closes too, and says the rest on a new one, to the first address that takes it.
+    `hang_ups`: streams that ended without a closing tag."""
+
+    def __init__(self, addresses, from_, to):
+        self.addresses, self.from_, self.to = addresses, from_, to
+        self.lock, self.stream, self.ended = threading.RLock(), None, False
+        self.streams, self.hang_ups = [], 0  # addresses that were used
+        with self.lock:
+            self._open()
+
+    def _open(self):
+        end = time.monotonic() + WAIT
+        while True:
+            for address in self.addresses:
+                try:
+                    s = authorised(address, self.from_, self.to)
+                except (Closed, Timeout, OSError, AssertionError):
+                    continue
+                self.stream = s
+                self.streams.append(address)
+                s.sock.settimeout(None)
+                threading.Thread(target=self._watch, args=(s,), daemon=True).start()
+                return
+            if time.monotonic() > end or self.ended:
+                raise Timeout(f"none of {self.addresses} takes a stream from {self.from_}")
+            time.sleep(0.05)  # the pace of a server that tries again
+
+    def _watch(self, s):
+        """Until the gateway's closing tag, or the end."""
+        data = b""
+        try:
+            while b"</stream:stream>" not in data[-64:]:
+                more = s.sock.recv(65536)
+                if not more:
+                    raise Closed("end")
+                data += more
+            with self.lock:
+                if self.stream is s:
+                    self.stream = None
+                s.send("</stream:stream>")
+        except (Closed, OSError):
+            with self.lock:
+                if self.stream is s:
+                    self.stream = None
+                    self.hang_ups += 1
+
+    def send(self, text):
+        """What cannot be given to one stream whole is given to the next: nobody can have read it."""
+        with self.lock:
+            while True:
+                if self.stream is None:
+                    self._open()
+                try:
+                    self.stream.send(text)
+                    return
+                except OSError:
+                    self.stream = None
+                    self.hang_ups += 1
+
+    def close(self):
+        self.ended = True
+        with self.lock:
+            if self.stream:
+                self.stream.close()
+                self.stream = None

@@ -580,3 +580,31 @@ def test_reload_while_nothing_can_be_reached(fresh_lab):
     o.romeo.expect("message", id="patient")
     for s in (full, *held):
         s.close()
+
+
+# ---- what it costs -------------------------------------------------------------------------------
+
+STREAMS = {"prosody": 4, "ejabberd": 4}  # of one pair that talks both ways, with the questions
+
+
+@pytest.mark.parametrize("server", (PROSODY, EJABBERD), ids=lambda s: s.name)
+def test_streams_of_a_pair(fresh_lab, server, record_property):
+    """How many connections with the inside one pair takes, how many of them stay, and how long the first
+    words need."""
+    o = office(fresh_lab, server)
+    took = []
+    for sender, receiver in ((o.romeo, o.raw), (o.raw, o.romeo)):
+        for _ in range(2):
+            began = time.monotonic()
+            twenty.deliver(o.scene(), sender, receiver)
+            took.append(1000 * (time.monotonic() - began))
+    opened = [len(o.events(e)) for e in ("s2s.accepted", "s2s.connected")]
+    since = o.gateway.log_size()
+    ask_books(o.gateway)
+    state = o.gateway.wait_log(rf"state\.link link={LINK}", since)
+    record_property("first contact out, again, in, again (ms)", [round(t, 1) for t in took])
+    record_property("connections in, out", opened)
+    print(f"\n{server.name}: first contact out {took[0]:.0f} ms (then {took[1]:.1f}), in "
+          f"{took[2]:.0f} ms (then {took[3]:.1f}); opened {opened}; {state}")
+    assert sum(opened) <= STREAMS[server.name], opened
+    assert re.search(r"in_unproven=0 in_proven=1 out=1 pairs=1\b", state), state

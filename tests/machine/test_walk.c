@@ -578,6 +578,8 @@ static void input(struct world *w)
         w->f.now += 1u << fake_below(&w->f, w->driver == NOTHING ? 14 : 10);
     else if (dice < 998)
         late_return(w);
+    else if (dice == 998)
+        remote_retry(w->r, w->f.now);
     else if (dice == 999)
         remote_fail_all(w->r, "not-allowed", STR("the policy has changed"), w->f.now);
     note_edge(before, remote_state_of(w->r));

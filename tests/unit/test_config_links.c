@@ -126,6 +126,12 @@ static const struct {
     {PROTOCOL("s2s") ADDRESS LISTEN, "", NULL},
     {PROTOCOL("s2s") ADDRESS LISTEN "trusted = [\"10.0.0.5/32\"]; certificates_dir = \"d\";", "",
      NULL},
+    {PROTOCOL("s2s") ADDRESS "listen = [\"10.0.0.1:5269\"];", "",
+     "links[x].listen = [\"10.0.0.1:5269\"]: the world is let in there (listen.s2s has "
+     "0.0.0.0:5269)"},
+    {PROTOCOL("s2s") ADDRESS "listen = [\"[fd00::1]:5269\"];", "", "(listen.s2s has [::]:5269)"},
+    {PROTOCOL("s2s") ADDRESS LISTEN, ", { name = \"y\";" PROTOCOL("s2s") ADDRESS LISTEN "}",
+     "links[y].listen = [\"10.0.0.1:7400\"]: link x listens on 10.0.0.1:7400 already"},
     {PROTOCOL("s2s") ADDRESS, "", ": required: the own address that the inside dials"},
     {PROTOCOL("s2s") LISTEN, "", "links[x].address: required"},
     {PROTOCOL("s2s") ADDRESS LISTEN COMPONENT, "",

@@ -129,6 +129,24 @@ static void test_owns(void **state)
     inward_free(t);
 }
 
+/* A link by itself says what the table says of it. */
+static void test_lists(void **state)
+{
+    (void)state;
+    static const char *const locals[] = {"alpha.lab",      "gamma.lab",   "beta.lab",
+                                         "rooms.beta.lab", "in.beta.lab", "foreign.test"};
+    static const char *const remotes[] = {"one.test", "three.test", "any.test"};
+    struct inward *t = table();
+    for (size_t k = 0; k < view.nlinks; k++)
+        for (size_t i = 0; i < 6; i++)
+            for (size_t j = 0; j < 3; j++) {
+                struct str local = str_c(locals[i]), remote = str_c(remotes[j]);
+                assert_int_equal(inward_lists(&view, &links[k], local, remote),
+                                 inward_owns(t, k, local, remote));
+            }
+    inward_free(t);
+}
+
 /* Among equals every sender keeps its link, whatever the resource, and only those of a lost one
  * move. */
 static void test_spread(void **state)
@@ -188,6 +206,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choice),
         cmocka_unit_test(test_owns),
+        cmocka_unit_test(test_lists),
         cmocka_unit_test(test_spread),
         cmocka_unit_test(test_memory),
     };

@@ -437,6 +437,27 @@ static void test_success_forgives(void **state)
     assert_in_range(fail_once(), 800, 1200);
 }
 
+/* The other side has shown itself: what comes now is tried at once, and the next failure is a
+ * first. */
+static void test_retry(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        pass(fail_once());
+    uint64_t wait = fail_once();
+    remote_retry(r, fake.now);
+    assert_null(stanza(ALPHA, "b"));
+    get_ready(1);
+    remote_retry(r, fake.now); /* nothing to end */
+    expect("PAIR:alpha.lab ");
+    pass(wait); /* the end of that back-off means nothing any more */
+    expect("");
+    remote_pair_result(r, ALPHA, PAIR_VALID, STR_NONE, fake.now);
+    expect("SEND:b ");
+    lose();
+    assert_in_range(fail_once(), 800, 1200);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
@@ -445,7 +466,7 @@ int main(void)
         T(test_setup_deadline), T(test_expiry),           T(test_attempt_without_purpose),
         T(test_invalid),        T(test_lost_stream),      T(test_fruitless),
         T(test_useless_target), T(test_late_return),      T(test_reset),
-        T(test_backoff),        T(test_success_forgives),
+        T(test_backoff),        T(test_success_forgives), T(test_retry),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);
