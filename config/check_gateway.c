@@ -8,16 +8,53 @@ void check_log_rate(struct schema_load *l, uint64_t rate)
         schema_error(l, NULL, 0, "log.rate", "must be 0 (no limit) or from %d to 100000", RATE_MIN);
 }
 
+static void check_both(struct schema_load *l, size_t i, const char *certificate, const char *key)
+{
+    bool has_certificate = schema_is_set(l, "domains", i, certificate);
+    bool has_key = schema_is_set(l, "domains", i, key);
+    if (has_certificate && !has_key)
+        schema_error(l, "domains", i, certificate, "needs a %s beside it", key);
+    else if (has_key && !has_certificate)
+        schema_error(l, "domains", i, key, "needs a %s beside it", certificate);
+}
+
 static void check_certificates(struct schema_load *l, const struct gateway_config *c)
 {
     for (size_t i = 0; i < c->ndomains; i++) {
-        bool certificate = schema_is_set(l, "domains", i, "certificate");
-        bool key = schema_is_set(l, "domains", i, "key");
-        if (certificate && !key)
-            schema_error(l, "domains", i, "certificate", "needs a key beside it");
-        else if (key && !certificate)
-            schema_error(l, "domains", i, "key", "needs a certificate beside it");
+        check_both(l, i, "certificate", "key");
+        check_both(l, i, "client_certificate", "client_key");
     }
+}
+
+static void check_peer(struct schema_load *l, const struct gateway_config *c, size_t i)
+{
+    const struct cfg_peer *p = &c->peers[i];
+    if (p->direct_tls && p->route == NULL && !schema_is_set(l, "peers", i, "route"))
+        schema_error(l, "peers", i, "direct_tls", "needs a route beside it");
+    if (p->direct_tls && p->security_mode == SECURITY_NO_TLS)
+        schema_error(l, "peers", i, "direct_tls", "security_mode is \"no-tls\"");
+    if (p->minimum_tls != CONFIG_UNSET && p->minimum_tls < c->tls.minimum)
+        schema_error(l, "peers", i, "minimum_tls", "lower than tls.minimum");
+    if (p->auth == POLICY_AUTH_EXTERNAL && p->security_mode == SECURITY_NO_TLS)
+        schema_error(l, "peers", i, "auth", "a certificate needs TLS; security_mode is \"no-tls\"");
+}
+
+static void check_peers(struct schema_load *l, const struct gateway_config *c)
+{
+    for (size_t i = 0; i < c->npeers; i++)
+        check_peer(l, c, i);
+    if (c->auth == POLICY_AUTH_EXTERNAL && c->security_mode == SECURITY_NO_TLS)
+        schema_error(l, NULL, 0, "auth", "a certificate needs TLS; security_mode is \"no-tls\"");
+}
+
+/* One address can listen only once. */
+static void check_listen(struct schema_load *l, const struct gateway_config *c)
+{
+    for (size_t i = 0; i < c->listen.ndirect_tls; i++)
+        for (size_t k = 0; k < c->listen.ns2s; k++)
+            if (strcmp(c->listen.direct_tls[i], c->listen.s2s[k]) == 0)
+                schema_error(l, NULL, 0, "listen.direct_tls", "%s is in listen.s2s too",
+                             c->listen.s2s[k]);
 }
 
 static void check_sources(struct schema_load *l, const struct gateway_config *c)
@@ -55,6 +92,8 @@ void check_gateway(struct schema_load *l, const void *config)
 {
     const struct gateway_config *c = config;
     check_certificates(l, c);
+    check_peers(l, c);
+    check_listen(l, c);
     check_sources(l, c);
     check_sizes(l, c);
     check_times(l, c);

@@ -16,12 +16,15 @@ struct schema_entry;
 enum security_mode { SECURITY_NO_TLS, SECURITY_TLS_OPTIONAL, SECURITY_TLS_REQUIRED };
 enum privacy_mode { PRIVACY_OFF, PRIVACY_ALLOW_LIST, PRIVACY_DENY_LIST };
 enum peer_policy { PEER_UNSET, PEER_ALLOW, PEER_DENY };
+/* How a peer proves its domain; a set of these bits. */
+enum policy_auth { POLICY_AUTH_EXTERNAL = 1, POLICY_AUTH_DIALBACK = 2 };
 
-enum { CONFIG_UNSET = -1 };
+enum { CONFIG_UNSET = -1, CONFIG_PINS_MAX = 16 };
 
 struct cfg_domain {
     char *name;
     char *certificate, *key; /* PEM files; both NULL: a self-signed one is made at start */
+    char *client_certificate, *client_key; /* shown when we dial; both NULL: the above */
     bool subdomains;         /* every name below belongs to the inside too */
 };
 
@@ -29,7 +32,14 @@ struct cfg_peer {
     char *pattern;     /* "beta.lab", "*.partner.example", "*" */
     int policy;        /* enum peer_policy */
     int security_mode; /* enum security_mode, or CONFIG_UNSET: the global one */
-    char *route;       /* "192.0.2.7:5269", "[2001:db8::1]:5269", "host.example:5269"; NULL: SRV */
+    unsigned auth;     /* bits of enum policy_auth; 0: the global ones */
+    char **pins;       /* SHA-256 of public keys, "0F:A2:…"; none: the peer is not pinned */
+    size_t npins;
+    char *ca_file;   /* the only authorities for this peer; NULL: those of tls.ca_file */
+    int minimum_tls; /* as tls.minimum, which it may raise; CONFIG_UNSET: that one */
+    int bidi;        /* 0, 1, or CONFIG_UNSET: the global one */
+    char *route;     /* "192.0.2.7:5269", "[2001:db8::1]:5269", "host.example:5269"; NULL: SRV */
+    bool direct_tls; /* of the route: TLS from the first byte (XEP-0368) */
 };
 
 enum link_protocol {
@@ -80,6 +90,7 @@ struct gateway_config {
     bool federation;
     int security_mode; /* enum security_mode */
     int privacy_mode;  /* enum privacy_mode */
+    unsigned auth;     /* bits of enum policy_auth, at least one */
     bool use_static_routes;
 
     struct cfg_domain *domains;
@@ -100,6 +111,8 @@ struct gateway_config {
     struct {
         char **s2s; /* "address:port" */
         size_t ns2s;
+        char **direct_tls; /* the same; TLS from the first byte */
+        size_t ndirect_tls;
     } listen;
     struct {
         char **servers; /* "address:port"; none: the system's */
@@ -130,7 +143,9 @@ struct gateway_config {
     } limits;
     struct {
         char *ca_file;
-        int minimum; /* 0x0303 or 0x0304, as OpenSSL counts */
+        char *crl_file;
+        int minimum;    /* 0x0303 or 0x0304, as OpenSSL counts */
+        uint64_t watch; /* ms between two looks at the files of certificates */
     } tls;
     struct {
         int level;  /* enum log_level */

@@ -29,6 +29,8 @@ static const struct schema_name privacy_modes[] = {{"off", PRIVACY_OFF},
                                                    {NULL, 0}};
 static const struct schema_name policies[] = {
     {"allow", PEER_ALLOW}, {"deny", PEER_DENY}, {NULL, 0}};
+static const struct schema_name proofs[] = {
+    {"external", POLICY_AUTH_EXTERNAL}, {"dialback", POLICY_AUTH_DIALBACK}, {NULL, 0}};
 static const struct schema_name tls_versions[] = {{"1.2", TLS_1_2}, {"1.3", TLS_1_3}, {NULL, 0}};
 static const struct schema_name log_levels[] = {
 #define X(id, text) {text, LOG_##id},
@@ -62,6 +64,10 @@ static const struct schema_entry domain_entries[] = {
     {SCHEMA_TEXT(struct cfg_domain, certificate, CHECK_FILE),
      .help = "PEM file, own certificate first; without it a self-signed one is made at start"},
     {SCHEMA_TEXT(struct cfg_domain, key, CHECK_FILE), .help = "PEM file with its private key"},
+    {SCHEMA_TEXT(struct cfg_domain, client_certificate, CHECK_FILE),
+     .help = "PEM file, shown instead of certificate when the gateway dials"},
+    {SCHEMA_TEXT(struct cfg_domain, client_key, CHECK_FILE),
+     .help = "PEM file with the private key of client_certificate"},
     {SCHEMA_SWITCH(struct cfg_domain, subdomains), .standard = "false",
      .help = "every name below belongs to the inside too"},
 };
@@ -81,8 +87,19 @@ static const struct schema_entry peer_entries[] = {
      .help = "the privacy mode goes by it"},
     {SCHEMA_CHOICE(struct cfg_peer, security_mode, security_modes), .unset = CONFIG_UNSET,
      .help = "instead of the global one"},
+    {SCHEMA_BITS(struct cfg_peer, auth, proofs), .help = "instead of the global one"},
+    {SCHEMA_TEXTS(struct cfg_peer, pins, npins, CHECK_PIN, CONFIG_PINS_MAX),
+     .help = "SHA-256 hashes of public keys, one of which its certificate must have as well"},
+    {SCHEMA_TEXT(struct cfg_peer, ca_file, CHECK_FILE),
+     .help = "PEM, the only authorities for this peer; instead of tls.ca_file"},
+    {SCHEMA_CHOICE(struct cfg_peer, minimum_tls, tls_versions), .unset = CONFIG_UNSET,
+     .help = "lowest TLS version, not below tls.minimum"},
+    {SCHEMA_MAYBE(struct cfg_peer, bidi), .flags = SCHEMA_LIMITED,
+     .help = "instead of the global one; not available in this version"},
     {SCHEMA_TEXT(struct cfg_peer, route, CHECK_ROUTE),
      .help = "address or host with a port, instead of SRV records"},
+    {SCHEMA_SWITCH(struct cfg_peer, direct_tls), .standard = "false",
+     .help = "of route: TLS from the first byte (XEP-0368)"},
 };
 
 static const struct schema peer_schema = {.entries = peer_entries,
@@ -166,6 +183,8 @@ static const struct schema_entry entries[] = {
     {SCHEMA_CHOICE(CONF, privacy_mode, privacy_modes), .standard = "\"allow-list\"",
      .help = "allow-list: only peers with policy \"allow\" or a route; deny-list: all but those\n"
              "with policy \"deny\"; off: all."},
+    {SCHEMA_BITS(CONF, auth, proofs), .standard = "[\"external\", \"dialback\"]",
+     .help = "How a peer may prove its domain: by its certificate, by dialback, or either."},
     {SCHEMA_SWITCH(CONF, use_static_routes), .standard = "true",
      .help = "Use the routes given in peers."},
     {.path = "domains",
@@ -213,8 +232,9 @@ static const struct schema_entry entries[] = {
              "by key."},
     {SCHEMA_TEXTS(CONF, listen.s2s, listen.ns2s, CHECK_ENDPOINT, 64), .flags = SCHEMA_RESTART,
      .standard = "[\"0.0.0.0:5269\", \"[::]:5269\"]", .help = "Where other domains reach us."},
-    {NOT_YET("listen.direct_tls", SCHEMA_STRINGS, NULL, "[]"),
-     .help = "Direct TLS (XEP-0368); not available in this version."},
+    {SCHEMA_TEXTS(CONF, listen.direct_tls, listen.ndirect_tls, CHECK_ENDPOINT, 64),
+     .flags = SCHEMA_RESTART, .standard = "[]", .example = "[\"0.0.0.0:5270\", \"[::]:5270\"]",
+     .help = "The same with TLS from the first byte (XEP-0368); _xmpps-server records name them."},
     {.path = "links",
      .type = SCHEMA_GROUPS,
      SCHEMA_LIST(CONF, struct cfg_link, links, nlinks),
@@ -290,8 +310,13 @@ static const struct schema_entry entries[] = {
      .help = "Pairs of domains on one stream."},
     {SCHEMA_TEXT(CONF, tls.ca_file, CHECK_FILE), .standard = "\"\"",
      .help = "PEM file with the authorities to trust; \"\": the system's."},
+    {SCHEMA_TEXT(CONF, tls.crl_file, CHECK_FILE), .standard = "\"\"",
+     .example = "\"/etc/sallyport/revoked.pem\"",
+     .help = "PEM file with revocation lists; an authority without one revokes nothing."},
     {SCHEMA_CHOICE(CONF, tls.minimum, tls_versions), .standard = "\"1.2\"",
      .help = "Lowest TLS version."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, tls.watch, 1 * SECOND, 1 * DAY), .standard = "\"1m\"",
+     .help = "How often the files of certificates are looked at; a renewed one is then served."},
     {SCHEMA_CHOICE(CONF, log.level, log_levels), .standard = "\"info\"",
      .help = "Lowest level shown."},
     {SCHEMA_CHOICE(CONF, log.format, log_formats), .standard = "\"logfmt\"",

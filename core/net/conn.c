@@ -577,6 +577,12 @@ bool conn_encrypted(const struct conn *c)
     return c->tls_up;
 }
 
+void conn_judge(struct conn *c, const char *ca_file)
+{
+    if (c->tls_up)
+        tls_engine_judge(c->tls, ca_file);
+}
+
 const struct tls_peer *conn_tls_peer(const struct conn *c)
 {
     return c->tls_up ? tls_engine_peer(c->tls) : NULL;

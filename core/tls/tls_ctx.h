@@ -13,12 +13,19 @@ struct tls_identity {
     /* PEM files, the certificate with its chain. No certificate: a self-signed one is made; no key:
      * it is in the certificate's file. */
     const char *certificate, *key;
+    /* The same for when we are the client; no certificate: the above. */
+    const char *client_certificate, *client_key;
 };
 
 struct tls_settings {
     const struct tls_identity *identities; /* the first one is the default */
     size_t nidentities;
     const char *ca_file; /* NULL: the system's store */
+    /* Further stores that tls_engine_judge may be asked for, by the name of their file; the same
+     * name may stand there twice. */
+    const char *const *ca_files;
+    size_t nca_files;
+    const char *crl_file; /* revocation lists; NULL: none */
     int minimum;         /* TLS1_2_VERSION or TLS1_3_VERSION */
     /* With ca_file NULL: an empty store, so that chain_ok is always false. For inside links, where
      * a public CA must not open the door. */

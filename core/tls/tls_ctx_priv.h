@@ -13,9 +13,20 @@ SSL_CTX *tls_ctx_pick(const struct tls_ctx *c, bool server, const char *domain);
 /* The BIO over an engine's buffers, owned by the context. */
 const BIO_METHOD *tls_ctx_bio(const struct tls_ctx *c);
 
-/* Defined by tls_engine.c: the method itself, and where a chain verdict is written. */
+const struct tls_stores *tls_ctx_stores(const struct tls_ctx *c);
+
+/* Defined by tls_engine.c. */
 BIO_METHOD *tls_engine_bio_method(void);
-struct tls_peer *tls_engine_peer_of(SSL *ssl);
+
+/* Defined by tls_judge.c. The stores and revocation lists that settings name; NULL: `errors`. */
+struct tls_stores *tls_stores_new(const struct tls_settings *s, struct buf *errors);
+void tls_stores_free(struct tls_stores *t);
+/* Writes chain_ok and why of `p`, whose other facts are those of the leaf. `chain`: the
+ * certificates that came with it, in any order; NULL: none. ca_file as in tls_engine_judge. */
+void tls_stores_judge(const struct tls_stores *t, const char *ca_file, X509 *leaf,
+                      STACK_OF(X509) * chain, struct tls_peer *p);
+/* The key is shorter than RFC 9325 4.5 allows; `why` is written only then. */
+bool tls_weak_key(X509 *x, char why[TLS_WHY_MAX]);
 
 /* Defined by tls_material.c. What a certificate file and a key file hold, while contexts are being
  * made of it; to be freed after a failed load too. */

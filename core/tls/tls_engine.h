@@ -41,6 +41,11 @@ void tls_engine_close_notify(struct tls_engine *e);
 
 /* After the handshake; as long as the engine. */
 const struct tls_peer *tls_engine_peer(const struct tls_engine *e);
+/* After the handshake, which was judged by the store of everybody: judges the peer's chain by the
+ * store of `ca_file` (one of tls_settings.ca_files; NULL: that of everybody) and rewrites chain_ok
+ * and `why` of the facts in place. A store that was never loaded trusts nobody. Without a peer's
+ * certificate nothing changes. */
+void tls_engine_judge(struct tls_engine *e, const char *ca_file);
 /* After TLS_ERROR: one sentence. When it is our certificate that the peer does not take, it begins
  * with "the peer refused our certificate"; in TLS 1.3 the first read says so, not the handshake. */
 const char *tls_engine_why(const struct tls_engine *e);
