@@ -33,8 +33,8 @@ struct rr_set {
 
 static bool label_byte(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '-' || c == '_';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_';
 }
 
 bool dns_name_ok(struct str s)
@@ -284,8 +284,7 @@ static enum dns_answer_kind read_records(ns_msg *m, const char *name, enum dns_r
     return out->rcode == ns_r_nxdomain ? DNS_ANSWER_NXDOMAIN : DNS_ANSWER_NODATA;
 }
 
-void dns_answer_read(struct str message, struct str name, enum dns_rr type,
-                     struct dns_answer *out)
+void dns_answer_read(struct str message, struct str name, enum dns_rr type, struct dns_answer *out)
 {
     ns_msg m;
     char asked[DOMAIN_MAX + 1];

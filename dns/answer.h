@@ -30,6 +30,7 @@ enum dns_answer_kind {
 
 struct dns_srv {
     uint16_t priority, weight, port;
+    bool direct_tls;             /* of the _xmpps-server set (XEP-0368); for who asked to say */
     char target[DOMAIN_MAX + 1]; /* lower case; "": the root, service not available (RFC 2782) */
 };
 
@@ -37,8 +38,8 @@ struct dns_answer {
     enum dns_answer_kind kind;
     unsigned rcode;
     bool truncated;
-    bool has_ttl; /* NODATA, NXDOMAIN: whether a SOA gave the ttl */
-    uint32_t ttl; /* seconds: the smallest on the way, or that of the negative answer */
+    bool has_ttl;    /* NODATA, NXDOMAIN: whether a SOA gave the ttl */
+    uint32_t ttl;    /* seconds: the smallest on the way, or that of the negative answer */
     size_t rejected; /* records of the name asked that were malformed */
     size_t n;
     union {
@@ -48,8 +49,7 @@ struct dns_answer {
 };
 
 /* `name` is lower-case as asked, `type` one of A, AAAA, SRV. */
-void dns_answer_read(struct str message, struct str name, enum dns_rr type,
-                     struct dns_answer *out);
+void dns_answer_read(struct str message, struct str name, enum dns_rr type, struct dns_answer *out);
 
 /* Letters, digits, hyphen and underscore in labels of 1 to 63 bytes, 253 bytes in all. */
 bool dns_name_ok(struct str s);

@@ -19,7 +19,6 @@ enum { TRIES = 3, EDNS_SIZE = 1232 };
 struct cares {
     struct loop *loop;
     ares_channel channel;
-    enum dns_rr type;
     cares_reply *reply; /* NULL: has been called, or is not wanted any more */
     void *arg;
     struct timer due;
@@ -40,7 +39,7 @@ static void report(struct cares *c, enum dns_reply reply, struct str message)
     cares_reply *f = c->reply;
     c->reply = NULL;
     if (f != NULL)
-        f(c->arg, c->type, reply, message);
+        f(c->arg, reply, message);
 }
 
 /* What every call into c-ares is followed by. */
@@ -93,7 +92,7 @@ static void sock_close(struct sock *s)
 
 static struct sock *sock_find(struct cares *c, ares_socket_t fd)
 {
-    LIST_FOREACH(&c->socks, n, next) {
+    LIST_FOREACH (&c->socks, n, next) {
         struct sock *s = CONTAINER_OF(n, struct sock, node);
         if (s->fd == fd)
             return s;
@@ -207,7 +206,6 @@ struct cares *cares_ask(struct loop *loop, const struct cares_options *opt, cons
     if (c == NULL)
         return NULL;
     c->loop = loop;
-    c->type = type;
     c->reply = reply;
     c->arg = arg;
     c->due.fire = on_due;

@@ -18,7 +18,7 @@ struct cares_options {
 
 /* Exactly once, possibly before cares_ask returns and possibly from inside c-ares: it may take
  * notes and post a task, and must not call cares_ask or cares_close. `message` is borrowed. */
-typedef void cares_reply(void *arg, enum dns_rr type, enum dns_reply reply, struct str message);
+typedef void cares_reply(void *arg, enum dns_reply reply, struct str message);
 
 /* True: c-ares accepts the list. */
 bool cares_check(const char *servers);

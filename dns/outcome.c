@@ -26,7 +26,7 @@ void dns_outcome_no_name(struct dns_outcome *o, struct str name)
 
 size_t dns_outcome_size(const struct dns_outcome *o, enum dns_kind kind)
 {
-    size_t each = kind == DNS_KIND_SERVICES ? sizeof o->u.srv[0] : sizeof o->u.ip[0];
+    size_t each = dns_kind_services(kind) ? sizeof o->u.srv[0] : sizeof o->u.ip[0];
     return offsetof(struct dns_outcome, u) + o->n * each;
 }
 
@@ -36,15 +36,16 @@ bool dns_outcome_load(struct dns_outcome *o, enum dns_kind kind, struct str byte
     if (bytes.n < offsetof(struct dns_outcome, u) || bytes.n > sizeof *o)
         return false;
     memcpy(o, bytes.p, bytes.n);
-    size_t most = kind == DNS_KIND_SERVICES ? DNS_SRV_KEPT : DNS_ADDRESSES_MAX;
+    size_t most = dns_kind_services(kind) ? DNS_SRV_KEPT : DNS_ADDRESSES_MAX;
     return o->n <= most && dns_outcome_size(o, kind) == bytes.n;
 }
 
-static void add_target(struct dns_services *out, const char *host, uint16_t port)
+static void add_target(struct dns_services *out, const char *host, uint16_t port, bool direct_tls)
 {
     struct dns_target *t = &out->target[out->ntargets++];
     str_copy(t->host, sizeof t->host, str_c(host));
     t->port = port;
+    t->direct_tls = direct_tls;
 }
 
 void dns_outcome_services(const struct dns_outcome *o, struct str domain, const struct env *env,
@@ -59,14 +60,14 @@ void dns_outcome_services(const struct dns_outcome *o, struct str domain, const 
     if (!o->from_srv) {
         char host[DOMAIN_MAX + 1];
         str_copy(host, sizeof host, domain);
-        add_target(out, host, DNS_XMPP_PORT);
+        add_target(out, host, DNS_XMPP_PORT, false);
         return;
     }
     struct dns_srv drawn[DNS_SRV_KEPT];
     memcpy(drawn, o->u.srv, o->n * sizeof drawn[0]);
     size_t n = srv_order(drawn, o->n, env);
     for (size_t i = 0; i < n && i < DNS_TARGETS_MAX; i++)
-        add_target(out, drawn[i].target, drawn[i].port);
+        add_target(out, drawn[i].target, drawn[i].port, drawn[i].direct_tls);
 }
 
 void dns_outcome_addresses(const struct dns_outcome *o, struct dns_addresses *out)

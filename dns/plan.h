@@ -1,8 +1,9 @@
 /* One lookup as a step function: events in, actions out; no sockets, no clock.
  *
- * Services of a domain: one SRV question. Addresses of a host: AAAA and A at the same time. The
- * driver carries out the actions, which pile up in the caller's list, after the step; when DONE is
- * among them, `outcome` holds what was found, and every later event is ignored. */
+ * A lookup puts one or two questions at the same time, each in a slot: for the services of a domain
+ * the SRV records of both services, for the addresses of a host AAAA and A. The driver carries out
+ * the actions, which pile up in the caller's list, after the step; when DONE is among them,
+ * `outcome` holds what was found, and every later event is ignored. */
 #ifndef DNS_PLAN_H
 #define DNS_PLAN_H
 
@@ -12,14 +13,17 @@
 
 enum {
     DNS_XMPP_PORT = 5269,
-    DNS_SRV_KEPT = 16, /* records of one set; the order is drawn anew at each use */
+    DNS_SRV_EACH = 16, /* records of one set; the order is drawn anew at each use */
+    DNS_SRV_KEPT = 2 * DNS_SRV_EACH,
     DNS_FAMILY_MAX = 4,
     DNS_GRACE_MS = 50, /* RFC 8305 3, resolution delay */
+    DNS_GRACE_SERVICES_MS = 250,
     DNS_PLAN_SLOTS = 2,
     DNS_ACTIONS_MAX = 8,
 };
 
-#define DNS_SRV_PREFIX "_xmpp-server._tcp."
+#define DNS_SRV_PREFIX     "_xmpp-server._tcp."
+#define DNS_SRV_PREFIX_TLS "_xmpps-server._tcp."
 
 enum dns_reply {
     DNS_REPLY_MESSAGE,     /* the bytes of an answer came */
@@ -34,20 +38,20 @@ struct dns_event {
     enum dns_event_kind kind;
     uint64_t now_ms;
     /* REPLY: */
-    enum dns_rr type;
+    size_t slot;
     enum dns_reply reply;
     struct str message; /* borrowed */
 };
 
 enum dns_action_kind {
-    DNS_ACT_ASK,   /* put dns_plan_question with `type` */
+    DNS_ACT_ASK,   /* put the question of `slot` */
     DNS_ACT_GRACE, /* send DNS_EV_GRACE in `ms` */
     DNS_ACT_DONE,
 };
 
 struct dns_action {
     enum dns_action_kind kind;
-    enum dns_rr type;
+    size_t slot;
     bool again; /* ASK: the second time, to get at the server's own words */
     uint64_t ms;
 };
@@ -72,7 +76,15 @@ struct dns_outcome {
 
 struct dns_slot {
     enum dns_rr type;
-    enum dns_slot_state { SLOT_WAITING, SLOT_FOUND, SLOT_NEGATIVE, SLOT_FAILED, SLOT_LATE } state;
+    const char *prefix; /* before the name that is asked; static */
+    enum dns_slot_state {
+        SLOT_WAITING,
+        SLOT_FOUND,
+        SLOT_ABSENT, /* the set says that there is no such service (RFC 2782, ".") */
+        SLOT_NEGATIVE,
+        SLOT_FAILED,
+        SLOT_LATE,
+    } state;
     bool again;
     enum dns_reply reply;
     enum dns_answer_kind kind;
@@ -97,8 +109,8 @@ struct dns_plan {
 /* `name` is a lower-case A-label name that dns_name_ok accepts; env must outlive the plan. */
 void dns_plan_init(struct dns_plan *p, const struct env *env, enum dns_kind kind, struct str name,
                    bool no_srv);
-/* The name to ask: of the SRV record, or of the host. */
-void dns_plan_question(const struct dns_plan *p, char out[DOMAIN_MAX + 1]);
+/* The name to ask: of the SRV record, or of the host. The type is in the slot. */
+void dns_plan_question(const struct dns_plan *p, size_t slot, char out[DOMAIN_MAX + 1]);
 void dns_plan_step(struct dns_plan *p, const struct dns_event *ev, struct dns_actions *out);
 
 /* An outcome that needs no question: a literal address, or a name that cannot be asked. */

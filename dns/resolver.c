@@ -50,7 +50,10 @@ struct job {
     struct dns_actions todo;
     struct loop_task task;
     struct timer deadline, grace;
-    struct cares *asked[DNS_PLAN_SLOTS];
+    struct asked {
+        struct job *job;
+        struct cares *cares;
+    } asked[DNS_PLAN_SLOTS]; /* by slot of the plan */
 };
 
 /* ---- results ---- */
@@ -107,7 +110,7 @@ static void deliver_addresses(struct dns_query *q, const struct dns_outcome *o)
 
 static void deliver(struct dns_query *q, const struct dns_outcome *o, uint64_t srv_ms)
 {
-    if (q->kind == DNS_KIND_SERVICES)
+    if (dns_kind_services(q->kind))
         deliver_services(q, o, srv_ms);
     else
         deliver_addresses(q, o);
@@ -138,8 +141,8 @@ static void job_stop(struct job *j)
 {
     struct loop *l = j->r->loop;
     for (size_t i = 0; i < DNS_PLAN_SLOTS; i++) {
-        cares_close(j->asked[i]);
-        j->asked[i] = NULL;
+        cares_close(j->asked[i].cares);
+        j->asked[i].cares = NULL;
     }
     loop_timer_clear(l, &j->deadline);
     loop_timer_clear(l, &j->grace);
@@ -167,31 +170,27 @@ static void job_finish(struct job *j)
 }
 
 /* May be called from inside c-ares. */
-static void on_reply(void *arg, enum dns_rr type, enum dns_reply reply, struct str message)
+static void on_reply(void *arg, enum dns_reply reply, struct str message)
 {
-    struct job *j = arg;
-    struct dns_event ev = {DNS_EV_REPLY, loop_now(j->r->loop), type, reply, message};
+    struct asked *a = arg;
+    struct job *j = a->job;
+    struct dns_event ev = {DNS_EV_REPLY, loop_now(j->r->loop), (size_t)(a - j->asked), reply,
+                           message};
     dns_plan_step(&j->plan, &ev, &j->todo);
     loop_post(j->r->loop, &j->task);
-}
-
-static size_t slot_of(const struct job *j, enum dns_rr type)
-{
-    size_t i = 0;
-    while (i + 1 < j->plan.nslots && j->plan.slot[i].type != type)
-        i++;
-    return i;
 }
 
 static void job_ask(struct job *j, const struct dns_action *a)
 {
     char name[DOMAIN_MAX + 1];
-    struct cares **at = &j->asked[slot_of(j, a->type)];
-    dns_plan_question(&j->plan, name);
-    cares_close(*at);
-    *at = cares_ask(j->r->loop, &j->r->options, name, a->type, a->again, on_reply, j);
-    if (*at == NULL)
-        on_reply(j, a->type, DNS_REPLY_UNUSABLE, STR_NONE);
+    struct asked *at = &j->asked[a->slot];
+    at->job = j;
+    dns_plan_question(&j->plan, a->slot, name);
+    cares_close(at->cares);
+    at->cares = cares_ask(j->r->loop, &j->r->options, name, j->plan.slot[a->slot].type, a->again,
+                          on_reply, at);
+    if (at->cares == NULL)
+        on_reply(at, DNS_REPLY_UNUSABLE, STR_NONE);
 }
 
 static void job_run(struct job *j)
@@ -239,11 +238,15 @@ static void on_grace(struct timer *t)
 /* True: services of the name were looked up and there is no SRV record. */
 static bool known_without_srv(struct resolver *r, const char *name)
 {
-    struct dns_outcome o;
-    struct str v =
-        dns_cache_peek(r->cache, DNS_KIND_SERVICES, str_c(name), loop_now(r->loop));
-    return v.p != NULL && dns_outcome_load(&o, DNS_KIND_SERVICES, v) && o.status == DNS_OK &&
-           !o.from_srv;
+    static const enum dns_kind kinds[] = {DNS_KIND_SERVICES, DNS_KIND_SERVICES_PLAIN};
+    bool known = false;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        struct dns_outcome o;
+        struct str v = dns_cache_peek(r->cache, kinds[i], str_c(name), loop_now(r->loop));
+        known |=
+            v.p != NULL && dns_outcome_load(&o, kinds[i], v) && o.status == DNS_OK && !o.from_srv;
+    }
+    return known;
 }
 
 static bool job_start(struct resolver *r, const struct dns_query *q, struct dns_question *question)
@@ -338,19 +341,20 @@ static struct dns_query *query_new(struct resolver *r, enum dns_kind kind, struc
 
 static void log_start(const struct dns_query *q)
 {
-    if (q->kind == DNS_KIND_SERVICES)
+    if (dns_kind_services(q->kind))
         log_ev(&q->r->log, LOG_DEBUG, "dns.start", KV_C("domain", q->name),
-               KV_C("service", "_xmpp-server._tcp"), KV_I("port", DNS_XMPP_PORT));
+               KV_C("service", q->kind == DNS_KIND_SERVICES ? "_xmpp-server._tcp,_xmpps-server._tcp"
+                                                            : "_xmpp-server._tcp"),
+               KV_I("port", DNS_XMPP_PORT));
     else
-        log_ev(&q->r->log, LOG_DEBUG, "dns.start", KV_C("host", q->name),
-               KV_C("types", "AAAA,A"));
+        log_ev(&q->r->log, LOG_DEBUG, "dns.start", KV_C("host", q->name), KV_C("types", "AAAA,A"));
 }
 
-struct dns_query *resolver_services(struct resolver *r, struct str domain,
-                                    void (*done)(void *arg, const struct dns_services *),
-                                    void *arg)
+struct dns_query *resolver_services(struct resolver *r, struct str domain, bool direct_tls,
+                                    void (*done)(void *arg, const struct dns_services *), void *arg)
 {
-    struct dns_query *q = query_new(r, DNS_KIND_SERVICES, domain);
+    struct dns_query *q =
+        query_new(r, direct_tls ? DNS_KIND_SERVICES : DNS_KIND_SERVICES_PLAIN, domain);
     if (q == NULL)
         return NULL;
     q->on_services = done;
@@ -401,8 +405,7 @@ void dns_query_cancel(struct dns_query *q)
 
 /* ---- the resolver ---- */
 
-static bool take_servers(struct resolver *r, char *const *servers, size_t n,
-                         char why[DNS_TEXT_MAX])
+static bool take_servers(struct resolver *r, char *const *servers, size_t n, char why[DNS_TEXT_MAX])
 {
     for (size_t i = 0; i < n; i++) {
         struct endpoint e;

@@ -4,7 +4,7 @@
  * Behind it: one c-ares channel per question (a failure of one never touches another), a bounded
  * TTL cache with negative entries, one question in flight per name with any number of waiters.
  *
- * RFC 6120 3.2 (SRV, fallback), RFC 2782 (order, "."), RFC 5452. */
+ * RFC 6120 3.2 (SRV, fallback), RFC 2782 (order, "."), XEP-0368 (direct TLS), RFC 5452. */
 #ifndef DNS_RESOLVER_H
 #define DNS_RESOLVER_H
 
@@ -24,8 +24,9 @@ struct resolver *resolver_new(struct loop *loop, char *const *servers, size_t ns
 void resolver_close(struct resolver *r);
 
 /* The callback comes exactly once, never from inside this call, unless cancelled before. The result
- * is borrowed for the callback. NULL: out of memory or too many lookups (512) in flight. */
-struct dns_query *resolver_services(struct resolver *r, struct str domain,
+ * is borrowed for the callback. NULL: out of memory or too many lookups (512) in flight.
+ * direct_tls: the services with TLS from the first byte count too (XEP-0368). */
+struct dns_query *resolver_services(struct resolver *r, struct str domain, bool direct_tls,
                                     void (*done)(void *arg, const struct dns_services *),
                                     void *arg);
 struct dns_query *resolver_addresses(struct resolver *r, struct str host,

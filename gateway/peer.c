@@ -472,7 +472,8 @@ static void resolve(struct peer *p)
         peer_kick(p);
         return;
     }
-    p->query = resolver_services(p->w->resolver, str_c(p->domain), on_services, p);
+    bool tls = side_security(&p->front->side, str_c(p->domain)) != SECURITY_NO_TLS;
+    p->query = resolver_services(p->w->resolver, str_c(p->domain), tls, on_services, p);
     if (p->query == NULL) {
         remote_resolve_failed(p->remote, STR("too many DNS lookups under way"), now);
         peer_kick(p);

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "core/base/mem.h"
-#include "dns/answer.h"
+#include "dns/plan.h"
 #include "dns/resolver.h"
 #include "tests/fake/dns_packet.h"
 
@@ -68,9 +68,11 @@ enum how { ANSWER, SILENCE, SLOWLY };
 /* Builds the answer in `p`. */
 static enum how answer_for(struct pkt *p, const char *name, unsigned id, unsigned type, bool tcp)
 {
-    bool nx = asked_for(name, "nx") || (asked_for(name, "fallback") && type == DNS_RR_SRV);
+    bool tls = strncmp(name, DNS_SRV_PREFIX_TLS, sizeof DNS_SRV_PREFIX_TLS - 1) == 0;
+    bool nx = asked_for(name, "nx") || (asked_for(name, "fallback") && type == DNS_RR_SRV) ||
+              (tls && !asked_for(name, "both"));
     bool broken = asked_for(name, "broken") || (asked_for(name, "half") && type == DNS_RR_AAAA);
-    bool big = asked_for(name, "big") || asked_for(name, "tcpdead");
+    bool big = (asked_for(name, "big") || asked_for(name, "tcpdead")) && !tls;
     pkt_response(p, asked_for(name, "wrongid") ? id ^ 1 : id, nx ? 3 : broken ? 2 : 0, name, type);
     if (asked_for(name, "silent") || (asked_for(name, "v4only") && type == DNS_RR_AAAA))
         return SILENCE;
@@ -335,14 +337,19 @@ static void on_addresses(void *arg, const struct dns_addresses *a)
     one_done(g);
 }
 
-static void services(struct world *w, struct got *g, const char *name)
+static void ask_services(struct world *w, struct got *g, const char *name, bool direct_tls)
 {
     *g = (struct got){.w = w};
-    struct dns_query *q = resolver_services(w->r, str_c(name), on_services, g);
+    struct dns_query *q = resolver_services(w->r, str_c(name), direct_tls, on_services, g);
     assert_non_null(q);
     assert_int_equal(g->calls, 0); /* never from inside the call */
     g->q = q;
     w->pending++;
+}
+
+static void services(struct world *w, struct got *g, const char *name)
+{
+    ask_services(w, g, name, true);
 }
 
 static void addresses(struct world *w, struct got *g, const char *name)
@@ -392,7 +399,8 @@ static void test_srv(void **state)
     assert_string_equal(g.s.target[1].host, "second.good.lab");
     assert_true(g.s.srv_ms <= g.s.total_ms);
     assert_string_equal(g.s.text, "");
-    assert_true(logged(&w, "dns.start domain=good.lab service=_xmpp-server._tcp port=5269"));
+    assert_true(logged(
+        &w, "dns.start domain=good.lab service=_xmpp-server._tcp,_xmpps-server._tcp port=5269"));
     assert_true(logged(&w, "dns.result domain=good.lab method=SRV total="));
     assert_true(logged(&w, "targets=2 cached=no status=ok"));
 
@@ -400,12 +408,37 @@ static void test_srv(void **state)
     run(&w);
     assert_true(again.s.cached);
     assert_int_equal(again.s.ntargets, 2);
-    assert_int_equal(w.server.questions, 1);
+    assert_int_equal(w.server.questions, 2);
     resolver_flush(w.r);
     services(&w, &again, "good.lab");
     run(&w);
     assert_false(again.s.cached);
-    assert_int_equal(w.server.questions, 2);
+    assert_int_equal(w.server.questions, 4);
+    world_close(&w);
+}
+
+static void test_both_services(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct got g;
+    world_open(&w, true, 3000);
+    services(&w, &g, "both.lab");
+    run(&w);
+    assert_int_equal(g.s.status, DNS_OK);
+    assert_int_equal(g.s.ntargets, 4);
+    for (size_t i = 0; i < 4; i++)
+        assert_string_equal(g.s.target[i].host, i < 2 ? "first.good.lab" : "second.good.lab");
+    assert_int_not_equal(g.s.target[0].direct_tls, g.s.target[1].direct_tls);
+    assert_int_not_equal(g.s.target[2].direct_tls, g.s.target[3].direct_tls);
+
+    /* Who may not use TLS asks for one of them, and finds nothing of it in the cache. */
+    ask_services(&w, &g, "both.lab", false);
+    run(&w);
+    assert_false(g.s.cached);
+    assert_int_equal(g.s.ntargets, 2);
+    assert_false(g.s.target[0].direct_tls || g.s.target[1].direct_tls);
+    assert_int_equal(w.server.questions, 3);
     world_close(&w);
 }
 
@@ -460,7 +493,7 @@ static void test_truncated_then_tcp(void **state)
     assert_int_equal(g.s.status, DNS_OK);
     assert_int_equal(g.s.ntargets, DNS_TARGETS_MAX);
     assert_string_equal(g.s.target[0].host, "host-0.big.lab");
-    assert_int_equal(w.server.connections, 1);
+    assert_int_equal(w.server.connections, 1); /* big is the answer of one question */
     world_close(&w);
 }
 
@@ -473,7 +506,7 @@ static void test_shared_question(void **state)
     for (size_t i = 0; i < 20; i++)
         services(&w, &g[i], "slow.lab");
     run(&w);
-    assert_int_equal(w.server.questions, 1);
+    assert_int_equal(w.server.questions, 2); /* for each service one */
     for (size_t i = 0; i < 20; i++) {
         assert_int_equal(g[i].calls, 1);
         assert_int_equal(g[i].s.status, DNS_OK);
@@ -652,7 +685,7 @@ static void test_cancel_in_callback(void **state)
     static struct got g[3];
     world_open(&w, true, 3000);
     g[0] = (struct got){.w = &w};
-    assert_non_null(resolver_services(w.r, STR("good.lab"), on_services_cancel_next, &g[0]));
+    assert_non_null(resolver_services(w.r, STR("good.lab"), true, on_services_cancel_next, &g[0]));
     w.pending++;
     services(&w, &g[1], "good.lab");
     services(&w, &g[2], "good.lab");
@@ -685,7 +718,7 @@ static void test_close_in_callback(void **state)
             run(&w);
         }
         g[0] = (struct got){.w = &w};
-        assert_non_null(resolver_services(w.r, STR("good.lab"), on_services_close, &g[0]));
+        assert_non_null(resolver_services(w.r, STR("good.lab"), true, on_services_close, &g[0]));
         services(&w, &g[1], "good.lab");
         services(&w, &g[2], "silent.lab");
         addresses(&w, &g[3], "127.0.0.1");
@@ -709,9 +742,9 @@ static void test_close_in_flight(void **state)
     addresses(&w, &g[2], "silent.lab");
     services(&w, &g[3], "big.lab");
     run_until_asked(&w, 5);
-    services(&w, &g[4], "good.lab");   /* cached, not delivered yet */
+    services(&w, &g[4], "good.lab"); /* cached, not delivered yet */
     addresses(&w, &g[5], "127.0.0.1");
-    services(&w, &g[0], "slow.lab");   /* not asked yet */
+    services(&w, &g[0], "slow.lab"); /* not asked yet */
     world_close(&w);
     for (size_t i = 0; i < 6; i++)
         assert_int_equal(g[i].calls, 0);
@@ -731,7 +764,7 @@ static void test_in_flight_limit(void **state)
         services(&w, &g[i], name);
     }
     run_until_asked(&w, 128); /* their sockets are open */
-    assert_null(resolver_services(w.r, STR("good.lab"), on_services, &g[0]));
+    assert_null(resolver_services(w.r, STR("good.lab"), true, on_services, &g[0]));
     services(&w, &g[0], "n1.silent.lab"); /* waits with others for the same name */
     world_close(&w);
 }
@@ -778,7 +811,7 @@ static void test_no_memory(void **state)
         log_set(w.log, LOG_ERROR, LOG_LOGFMT, 0);
         struct got g = {.w = &w};
         mem_fail_after(n);
-        struct dns_query *q = resolver_services(w.r, STR("big.lab"), on_services, &g);
+        struct dns_query *q = resolver_services(w.r, STR("big.lab"), true, on_services, &g);
         if (q != NULL) {
             w.pending++;
             run(&w);
@@ -799,6 +832,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_srv),
+        cmocka_unit_test(test_both_services),
         cmocka_unit_test(test_outcomes),
         cmocka_unit_test(test_truncated_then_tcp),
         cmocka_unit_test(test_shared_question),
