@@ -11,6 +11,12 @@
  *
  * TLS may also be there from the first byte (XEP-0368): EV_TLS_UP comes before any header.
  *
+ * From the world, a certificate that proves the domain of the header may stand in for dialback:
+ * then SASL EXTERNAL is offered (RFC 6120 6, XEP-0178), and after its success a new header comes.
+ * Which ways count is the `auth` of that peer; when only EXTERNAL does, a certificate that proves
+ * nothing ends the stream at the header. The facts of the handshake, judged anew whenever the
+ * authorities for the domain become known or change, are read at each header and each reload.
+ *
  * Towards the inside (side.h) a peer may be trusted without dialback: by its address, or by its
  * certificate. Then db:result is answered `valid` at once. Where the certificate decides, one that
  * is refused ends the stream, and a peer without TLS gets nowhere.
@@ -26,13 +32,15 @@
 #include "gateway/policy/side.h"
 #include "gateway/proto/authz.h"
 #include "gateway/proto/dialback.h"
+#include "gateway/proto/external.h"
+#include "gateway/proto/identity.h"
 #include "xcp/trust.h"
 
 #define S2S_IN_STATES(X)                                                                           \
     X(ACCEPTED)   /* waits for the header */                                                       \
     X(CLEAR)      /* negotiating or, when the mode allows it, working, in clear */                 \
     X(HANDSHAKE)  /* <proceed/> was sent */                                                        \
-    X(TLS_HEADER) /* encrypted, waits for the new header */                                        \
+    X(TLS_HEADER) /* encrypted, waits for the new header; again after SASL */                      \
     X(SECURE)     /* negotiating or working, encrypted */                                          \
     X(CLOSING)    /* our closing tag was sent; what arrives is still delivered */                  \
     X(RESTING)
@@ -60,7 +68,11 @@ struct s2s_in {
     char *from, *to;            /* of the peer's header, as written; NULL: absent */
     char *remote, *local;       /* the same as A-labels */
     bool header_sent, encrypted;
-    bool direct_tls;           /* encrypted from the first byte */
+    bool direct_tls;            /* encrypted from the first byte */
+    const struct tls_peer *tls; /* facts of the handshake; NULL: none. They live as long as this */
+    bool proven;                /* by them, `remote` */
+    char why[IDENTITY_WHY];     /* what they lack; "": nothing */
+    struct external external;
     bool judged;               /* the certificate, by `trust`, */
     enum trust_reason verdict; /* and what came of it */
     bool answered_verify;      /* the peer asked us something */

@@ -9,6 +9,14 @@
  * machine. Nothing but answers may come in. A stream that only asked is closed after the last
  * answer.
  *
+ * A target of _xmpps-server begins with the handshake (XEP-0368).
+ *
+ * Towards the world, the rules for the peer (`auth`, pins, minimum_tls) are applied to its
+ * certificate before anything is said to it. How we prove ourselves is the peer's choice: when it
+ * offers SASL EXTERNAL, has something to get from us and we have a certificate, EXTERNAL with our
+ * domain; when it refuses, dialback on the same stream, or, if it has none or hangs up, on a new
+ * one (external_refused). Pairs of other local domains take dialback on the same stream.
+ *
  * Towards the inside (side.h) it is the same with the roles of the names exchanged: we open the
  * stream as the remote server would, from its domain to a local one. Where certificates decide
  * (auth tls), the inside has to show one that the link knows before anything is asked or sent.
@@ -22,6 +30,7 @@
 #include "gateway/policy/side.h"
 #include "gateway/proto/authz.h"
 #include "gateway/proto/dialback.h"
+#include "gateway/proto/identity.h"
 #include "xcp/trust.h"
 
 #define S2S_OUT_STATES(X)                                                                          \
@@ -29,8 +38,9 @@
     X(FEATURES) /* waits for features, in clear */                                                 \
     X(STARTTLS) /* <starttls/> was sent */                                                         \
     X(HANDSHAKE)                                                                                   \
-    X(TLS_HEADER)                                                                                  \
+    X(TLS_HEADER) /* also after SASL */                                                            \
     X(TLS_FEATURES)                                                                                \
+    X(AUTH) /* <auth/> was sent */                                                                 \
     X(READY)                                                                                       \
     X(CLOSING) /* our closing tag was sent */                                                      \
     X(RESTING)
@@ -59,7 +69,16 @@ struct s2s_out {
     char *id;           /* of the peer's present stream: what our keys are bound to */
     struct authz authz; /* WAITING: wanted; ASKED: db:result sent; VALID */
     struct list verify; /* db:verify wanted or sent */
-    bool encrypted, tls_was_offered, dialback_declared;
+    /* Set by the driver before the first event: TLS from the first byte; we have a certificate to
+     * show; stanzas of `local` wait, so that EXTERNAL is worth it (false after a refusal). */
+    bool direct_tls, has_certificate, wants_external;
+    const struct tls_peer *tls; /* facts of the handshake; NULL: none. They live as long as this */
+    bool proven;                /* by them, `remote` */
+    char why[IDENTITY_WHY];     /* what they lack; "": nothing */
+    bool encrypted, dialback_declared, can_dialback, external_offered;
+    bool authenticated;                    /* as `local`, by EXTERNAL */
+    bool external_refused;                 /* the peer did not take it: to be tried without */
+    uint64_t peer_max_bytes, peer_idle_ms; /* XEP-0478; 0: not said */
     bool no_stanzas; /* a pair was answered `invalid`: nothing new on this stream */
     bool reset;      /* it ends because a mode was changed, there or here: try again at once */
     enum end_reason reason;
@@ -73,6 +92,11 @@ void s2s_out_free(struct s2s_out *m);
 
 /* May stanzas of this pair be written now? */
 bool s2s_out_valid(const struct s2s_out *m, struct str local);
+/* The peer takes an element of so many bytes (XEP-0478). */
+static inline bool s2s_out_fits(const struct s2s_out *m, size_t bytes)
+{
+    return m->peer_max_bytes == 0 || bytes <= m->peer_max_bytes;
+}
 /* The driver wrote a stanza: the stream is not idle. */
 static inline void s2s_out_touch(struct s2s_out *m, uint64_t now)
 {

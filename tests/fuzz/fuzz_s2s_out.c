@@ -15,7 +15,7 @@ static void happen(struct stage *s, uint8_t what)
     switch (what % 6) {
     case 0:
         if (s->handshaking)
-            stage_tls_up(s, (enum stage_cert)(what / 6 % 3));
+            stage_tls_up(s, (enum stage_cert)(what / 6 % STAGE_CERTS));
         break;
     case 1:
         stage_time(s, 1u << what % 20);

@@ -21,7 +21,11 @@ enum { EVENTS = 200000 };
 #define OPEN(attrs)                                                                                \
     "<stream:stream xmlns='jabber:server' xmlns:db='jabber:server:dialback' "                      \
     "xmlns:stream='http://etherx.jabber.org/streams' " attrs ">"
-#define TLS "xmlns='urn:ietf:params:xml:ns:xmpp-tls'"
+#define TLS  "xmlns='urn:ietf:params:xml:ns:xmpp-tls'"
+#define SASL "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'"
+#define EXTERNAL                                                                                   \
+    "<stream:features><mechanisms " SASL "><mechanism>EXTERNAL</mechanism></mechanisms>"           \
+    "</stream:features>"
 
 /* Any of these, at any time. */
 static const char *const in_says[] = {
@@ -30,6 +34,11 @@ static const char *const in_says[] = {
     OPEN("to='gamma.lab' version='1.0'"),
     OPEN("from='beta.lab' to='alpha.lab'"),
     "<starttls " TLS "/>",
+    "<auth " SASL " mechanism='EXTERNAL'>=</auth>",
+    "<auth " SASL " mechanism='EXTERNAL'/>",
+    "<auth " SASL " mechanism='PLAIN'>x</auth>",
+    "<response " SASL ">=</response>",
+    "<abort " SASL "/>",
     "<db:result from='beta.lab' to='alpha.lab'>k</db:result>",
     "<db:result from='beta.lab' to='gamma.lab'>k</db:result>",
     "<db:result from='delta.lab' to='alpha.lab'>k</db:result>",
@@ -50,6 +59,10 @@ static const char *const out_says[] = {
     "<stream:features><starttls " TLS "><required/></starttls></stream:features>",
     "<stream:features/>",
     "<stream:features/>",
+    EXTERNAL,
+    "<success " SASL "/>",
+    "<failure " SASL "><not-authorized/></failure>",
+    "<challenge " SASL "/>",
     "<proceed " TLS "/>",
     "<proceed " TLS "/>",
     "<db:result from='beta.lab' to='alpha.lab' type='valid'/>",
@@ -73,6 +86,8 @@ static const char *const config_texts[] = {
     "security_mode = \"tls-required\";",
     "security_mode = \"tls-optional\"; privacy_mode = \"allow-list\";"
     "peers = ({ domain = \"delta.lab\"; policy = \"allow\"; });",
+    "security_mode = \"tls-required\"; auth = [\"external\"];",
+    "security_mode = \"tls-optional\"; auth = [\"dialback\"];",
 };
 enum { CONFIGS = sizeof config_texts / sizeof config_texts[0] };
 static struct gateway_config *configs[CONFIGS];
@@ -131,8 +146,9 @@ static void walk_wishes(struct stage *s, struct fake *f)
 
 static void walk_tls(struct stage *s, struct fake *f)
 {
-    static const enum stage_cert certs[] = {STAGE_CERT_KNOWN, STAGE_CERT_KNOWN, STAGE_CERT_KNOWN,
-                                            STAGE_CERT_UNKNOWN, STAGE_CERT_NONE};
+    static const enum stage_cert certs[] = {
+        STAGE_CERT_KNOWN,   STAGE_CERT_KNOWN,   STAGE_CERT_KNOWN,   STAGE_CERT_UNKNOWN,
+        STAGE_CERT_TRUSTED, STAGE_CERT_TRUSTED, STAGE_CERT_EXPIRED, STAGE_CERT_NONE};
     stage_tls_up(s, PICK(f, certs));
 }
 
@@ -154,18 +170,21 @@ static bool walk_proves(struct stage *s)
 /* What a well-behaved peer would say now; without it the walk would seldom get far. */
 static void walk_on(struct stage *s, struct fake *f)
 {
-    static const char *const in[S2S_IN_STATE_COUNT] = {
+    const char *const in[S2S_IN_STATE_COUNT] = {
         [S2S_IN_ACCEPTED] = OPEN("from='beta.lab' to='alpha.lab' version='1.0'"),
         [S2S_IN_CLEAR] = "<starttls " TLS "/>",
         [S2S_IN_TLS_HEADER] = OPEN("from='beta.lab' to='alpha.lab' version='1.0'"),
-        [S2S_IN_SECURE] = "<db:result from='beta.lab' to='alpha.lab'>k</db:result>",
+        [S2S_IN_SECURE] = fake_below(f, 2)
+                              ? "<auth " SASL " mechanism='EXTERNAL'>=</auth>"
+                              : "<db:result from='beta.lab' to='alpha.lab'>k</db:result>",
     };
-    static const char *const out[S2S_OUT_STATE_COUNT] = {
+    const char *const out[S2S_OUT_STATE_COUNT] = {
         [S2S_OUT_HEADER] = OPEN("from='beta.lab' id='s1' version='1.0'"),
         [S2S_OUT_FEATURES] = "<stream:features><starttls " TLS "/></stream:features>",
         [S2S_OUT_STARTTLS] = "<proceed " TLS "/>",
         [S2S_OUT_TLS_HEADER] = OPEN("from='beta.lab' id='s2' version='1.0'"),
-        [S2S_OUT_TLS_FEATURES] = "<stream:features/>",
+        [S2S_OUT_TLS_FEATURES] = fake_below(f, 2) ? EXTERNAL : "<stream:features/>",
+        [S2S_OUT_AUTH] = "<success " SASL "/>",
     };
     const char *says = s->outgoing ? out[stage_state(s)] : in[stage_state(s)];
     bool fresh = !s->outgoing && stage_state(s) == S2S_IN_ACCEPTED;
@@ -200,9 +219,12 @@ static void walk_machine(bool outgoing)
     unsigned proven[STAGE_SIDES] = {0};
     for (unsigned n = 0; n < EVENTS;) {
         size_t side = fake_below(&f, STAGE_SIDES);
-        assert_true(stage_open_at(&s, &stage_sides[side], outgoing,
-                                  configs[fake_below(&f, CONFIGS)], side ? "beta.lab" : "alpha.lab",
-                                  side ? "alpha.lab" : "beta.lab", fake_next(&f)));
+        struct stage_side where = stage_sides[side];
+        where.direct_tls = outgoing && fake_below(&f, 8) == 0;
+        where.no_certificate = fake_below(&f, 4) == 0;
+        assert_true(stage_open_at(&s, &where, outgoing, configs[fake_below(&f, CONFIGS)],
+                                  side ? "beta.lab" : "alpha.lab", side ? "alpha.lab" : "beta.lab",
+                                  fake_next(&f)));
         s.quiet = true;
         for (unsigned more = 3; more > 0; n++) { /* a few events into the dead session too */
             walk_step(&s, &f);

@@ -1,0 +1,63 @@
+#include "gateway/proto/identity.h"
+
+#include <stdio.h>
+
+#include "gateway/policy/policy.h"
+
+enum { NAME_SHOWN = 60 };
+
+/* "issued for a.example, b.example and 4 more, not for beta.lab" */
+static void wrong_name(const struct tls_peer *t, struct str remote, char why[IDENTITY_WHY])
+{
+    struct buf b = BUF_INIT(IDENTITY_WHY);
+    buf_puts(&b, "issued for ");
+    tls_peer_issued_for(t, &b);
+    buf_printf(&b, ", not for %.*s", (int)(remote.n < NAME_SHOWN ? remote.n : NAME_SHOWN),
+               remote.p);
+    str_copy(why, IDENTITY_WHY, buf_view(&b));
+    buf_free(&b);
+}
+
+static bool pinned(const struct gateway_config *c, const struct tls_peer *t, struct str remote)
+{
+    struct key_hash pins[CONFIG_PINS_MAX];
+    size_t n = policy_peer_pins(c, remote, pins);
+    for (size_t i = 0; i < n; i++)
+        if (pins[i].n == sizeof t->key_sha256 &&
+            memcmp(pins[i].bytes, t->key_sha256, sizeof t->key_sha256) == 0)
+            return true;
+    return n == 0;
+}
+
+static void wrong_key(const struct tls_peer *t, char why[IDENTITY_WHY])
+{
+    char hash[KEY_HASH_TEXT_MAX];
+    key_hash_text(hash, t->key_sha256, sizeof t->key_sha256);
+    snprintf(why, IDENTITY_WHY, "its key is not one of the pinned ones: %s", hash);
+}
+
+bool identity_proven(const struct gateway_config *c, const struct tls_peer *t, struct str remote,
+                     char why[IDENTITY_WHY])
+{
+    why[0] = '\0';
+    if (t == NULL)
+        snprintf(why, IDENTITY_WHY, "there is no TLS, and so no certificate");
+    else if (!t->has_certificate)
+        snprintf(why, IDENTITY_WHY, "no certificate was shown");
+    else if (!t->chain_ok)
+        snprintf(why, IDENTITY_WHY, "%s", t->why[0] ? t->why : "not trusted");
+    else if (!tls_peer_covers(t, remote))
+        wrong_name(t, remote, why);
+    else if (!pinned(c, t, remote))
+        wrong_key(t, why);
+    return why[0] == '\0';
+}
+
+bool identity_tls_enough(const struct gateway_config *c, const struct tls_peer *t,
+                         struct str remote, char why[IDENTITY_WHY])
+{
+    why[0] = '\0';
+    if (t != NULL && policy_tls_version(t->protocol) < policy_minimum_tls(c, remote))
+        snprintf(why, IDENTITY_WHY, "%s is below the minimum_tls for this domain", t->protocol);
+    return why[0] == '\0';
+}
