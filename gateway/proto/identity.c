@@ -36,10 +36,8 @@ static void wrong_key(const struct tls_peer *t, char why[IDENTITY_WHY])
     snprintf(why, IDENTITY_WHY, "its key is not one of the pinned ones: %s", hash);
 }
 
-bool identity_proven(const struct gateway_config *c, const struct tls_peer *t, struct str remote,
-                     char why[IDENTITY_WHY])
+static void falls_short(const struct tls_peer *t, struct str remote, char why[IDENTITY_WHY])
 {
-    why[0] = '\0';
     if (t == NULL)
         snprintf(why, IDENTITY_WHY, "there is no TLS, and so no certificate");
     else if (!t->has_certificate)
@@ -48,16 +46,27 @@ bool identity_proven(const struct gateway_config *c, const struct tls_peer *t, s
         snprintf(why, IDENTITY_WHY, "%s", t->why[0] ? t->why : "not trusted");
     else if (!tls_peer_covers(t, remote))
         wrong_name(t, remote, why);
-    else if (!pinned(c, t, remote))
+    else
         wrong_key(t, why);
-    return why[0] == '\0';
+}
+
+bool identity_proven(const struct gateway_config *c, const struct tls_peer *t, struct str remote,
+                     char why[IDENTITY_WHY])
+{
+    bool proven = t != NULL && t->has_certificate && t->chain_ok && tls_peer_covers(t, remote) &&
+                  pinned(c, t, remote);
+    why[0] = '\0';
+    if (!proven)
+        falls_short(t, remote, why);
+    return proven;
 }
 
 bool identity_tls_enough(const struct gateway_config *c, const struct tls_peer *t,
                          struct str remote, char why[IDENTITY_WHY])
 {
+    bool enough = t == NULL || policy_tls_version(t->protocol) >= policy_minimum_tls(c, remote);
     why[0] = '\0';
-    if (t != NULL && policy_tls_version(t->protocol) < policy_minimum_tls(c, remote))
+    if (!enough)
         snprintf(why, IDENTITY_WHY, "%s is below the minimum_tls for this domain", t->protocol);
-    return why[0] == '\0';
+    return enough;
 }
