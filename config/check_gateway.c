@@ -26,17 +26,54 @@ static void check_certificates(struct schema_load *l, const struct gateway_confi
     }
 }
 
+static bool has_mode(const struct cfg_peer *p)
+{
+    return p->security_mode != CONFIG_UNSET;
+}
+
+static bool has_auth(const struct cfg_peer *p)
+{
+    return p->auth != 0;
+}
+
+/* What holds for the names of an entry that says nothing about it itself. */
+static bool mode_is_no_tls(const struct gateway_config *c, const struct cfg_peer *p)
+{
+    const struct cfg_peer *by = gateway_config_inherited(c, p, has_mode);
+    return (by != NULL ? by->security_mode : c->security_mode) == SECURITY_NO_TLS;
+}
+
+static bool only_external(const struct gateway_config *c, const struct cfg_peer *p)
+{
+    const struct cfg_peer *by = gateway_config_inherited(c, p, has_auth);
+    return (by != NULL ? by->auth : c->auth) == POLICY_AUTH_EXTERNAL;
+}
+
+/* Contradictions are told where they begin: at an entry that sets one of the two keys. */
+static void check_no_tls(struct schema_load *l, size_t i, const struct cfg_peer *p)
+{
+    const char *both = "a certificate, which auth = [\"external\"] demands, needs TLS, and "
+                       "security_mode = \"no-tls\" forbids it";
+    if (has_auth(p))
+        schema_error(l, "peers", i, "auth", "%s", both);
+    else if (has_mode(p))
+        schema_error(l, "peers", i, "security_mode", "%s", both);
+}
+
 static void check_peer(struct schema_load *l, const struct gateway_config *c, size_t i)
 {
     const struct cfg_peer *p = &c->peers[i];
-    if (p->direct_tls && p->route == NULL && !schema_is_set(l, "peers", i, "route"))
+    if (p->pattern == NULL)
+        return; /* its fault has been reported */
+    const bool no_tls = mode_is_no_tls(c, p);
+    if (p->direct_tls && !schema_is_set(l, "peers", i, "route"))
         schema_error(l, "peers", i, "direct_tls", "needs a route beside it");
-    if (p->direct_tls && p->security_mode == SECURITY_NO_TLS)
-        schema_error(l, "peers", i, "direct_tls", "security_mode is \"no-tls\"");
+    if (p->direct_tls && no_tls)
+        schema_error(l, "peers", i, "direct_tls", "security_mode = \"no-tls\" forbids it");
     if (p->minimum_tls != CONFIG_UNSET && p->minimum_tls < c->tls.minimum)
-        schema_error(l, "peers", i, "minimum_tls", "lower than tls.minimum");
-    if (p->auth == POLICY_AUTH_EXTERNAL && p->security_mode == SECURITY_NO_TLS)
-        schema_error(l, "peers", i, "auth", "a certificate needs TLS; security_mode is \"no-tls\"");
+        schema_error(l, "peers", i, "minimum_tls", "must not be lower than tls.minimum");
+    if (no_tls && only_external(c, p))
+        check_no_tls(l, i, p);
 }
 
 static void check_peers(struct schema_load *l, const struct gateway_config *c)
@@ -44,7 +81,8 @@ static void check_peers(struct schema_load *l, const struct gateway_config *c)
     for (size_t i = 0; i < c->npeers; i++)
         check_peer(l, c, i);
     if (c->auth == POLICY_AUTH_EXTERNAL && c->security_mode == SECURITY_NO_TLS)
-        schema_error(l, NULL, 0, "auth", "a certificate needs TLS; security_mode is \"no-tls\"");
+        schema_error(l, NULL, 0, "auth",
+                     "a certificate needs TLS, which security_mode = \"no-tls\" forbids");
 }
 
 /* One address can listen only once. */

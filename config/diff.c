@@ -62,12 +62,21 @@ static void diff_table(struct diff *d, const struct schema *s, const char *label
     }
 }
 
+static bool worth_telling(const struct schema_entry *e, const void *element)
+{
+    if (e->type == SCHEMA_STRINGS && e->standard == NULL)
+        return *VALUE_CONST(size_t, element, e->count_at) > 0;
+    if (e->type == SCHEMA_BOOL && e->at != SCHEMA_NOWHERE && e->standard != NULL)
+        return *VALUE_CONST(bool, element, e->at) != (strcmp(e->standard, "true") == 0);
+    return value_is_set(e, element);
+}
+
 /* An element that came or went, with what it sets. */
 static void put_element(struct buf *out, const struct schema *sub, const void *element)
 {
     buf_puts(out, "{");
     for (size_t i = 0; i < sub->n; i++) {
-        if (!value_is_set(&sub->entries[i], element))
+        if (!worth_telling(&sub->entries[i], element))
             continue;
         buf_printf(out, " %s = ", sub->entries[i].path);
         value_put(out, &sub->entries[i], element, VALUE_SYNTAX);

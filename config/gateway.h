@@ -25,7 +25,7 @@ struct cfg_domain {
     char *name;
     char *certificate, *key; /* PEM files; both NULL: a self-signed one is made at start */
     char *client_certificate, *client_key; /* shown when we dial; both NULL: the above */
-    bool subdomains;         /* every name below belongs to the inside too */
+    bool subdomains;                       /* every name below belongs to the inside too */
 };
 
 struct cfg_peer {
@@ -52,9 +52,9 @@ enum link_transport { LINK_DIAL, LINK_ACCEPT }; /* who opens the TCP connection,
 /* One way to the inside. Which keys a protocol takes: config/check_links.c. */
 struct cfg_link {
     char *name;
-    int protocol;  /* enum link_protocol */
-    int transport; /* enum link_transport */
-    int auth;      /* enum link_auth (trust.h) */
+    int protocol;      /* enum link_protocol */
+    int transport;     /* enum link_transport */
+    int auth;          /* enum link_auth (trust.h) */
     uint64_t priority; /* lower first; the same: shared by sender */
     char **domains;    /* local domains that live behind it; none: all */
     size_t ndomains;
@@ -72,9 +72,9 @@ struct cfg_link {
     char *store_file;        /* certificates of the inside themselves */
     char **authlist;         /* key hashes, as written */
     size_t nauthlist;
-    char *peer_name;   /* what the inside's certificate must carry */
-    char *proven_file; /* where a name proven by password is remembered */
-    int security_mode; /* s2s, jabberd2: STARTTLS there */
+    char *peer_name;      /* what the inside's certificate must carry */
+    char *proven_file;    /* where a name proven by password is remembered */
+    int security_mode;    /* s2s, jabberd2: STARTTLS there */
     struct cidr *trusted; /* s2s: inside addresses that need no dialback */
     size_t ntrusted;
     char *certificates_dir; /* s2s: NAME.pem for remote domains, shown to the inside */
@@ -144,8 +144,7 @@ struct gateway_config {
     struct {
         char *ca_file;
         char *crl_file;
-        int minimum;    /* 0x0303 or 0x0304, as OpenSSL counts */
-        uint64_t watch; /* ms between two looks at the files of certificates */
+        int minimum; /* 0x0303 or 0x0304, as OpenSSL counts */
     } tls;
     struct {
         int level;  /* enum log_level */
@@ -171,6 +170,10 @@ struct gateway_config *gateway_config_parse(const char *file, struct str text, s
  * "*.suffix", then "*". `has` says whether an entry sets what is asked for; NULL: none does. */
 const struct cfg_peer *gateway_config_peer(const struct gateway_config *c, struct str remote,
                                            bool (*has)(const struct cfg_peer *));
+/* The same for what the entry `p` stands for: itself, or else the nearest pattern above it. */
+const struct cfg_peer *gateway_config_inherited(const struct gateway_config *c,
+                                                const struct cfg_peer *p,
+                                                bool (*has)(const struct cfg_peer *));
 /* The local domain that owns a name: exact, or below one with subdomains; NULL: not ours. */
 const struct cfg_domain *gateway_config_domain(const struct gateway_config *c, struct str name);
 

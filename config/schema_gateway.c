@@ -89,7 +89,7 @@ static const struct schema_entry peer_entries[] = {
      .help = "instead of the global one"},
     {SCHEMA_BITS(struct cfg_peer, auth, proofs), .help = "instead of the global one"},
     {SCHEMA_TEXTS(struct cfg_peer, pins, npins, CHECK_PIN, CONFIG_PINS_MAX),
-     .help = "SHA-256 hashes of public keys, one of which its certificate must have as well"},
+     .help = "SHA-256 hashes of public keys; its certificate must be valid and have one of them"},
     {SCHEMA_TEXT(struct cfg_peer, ca_file, CHECK_FILE),
      .help = "PEM, the only authorities for this peer; instead of tls.ca_file"},
     {SCHEMA_CHOICE(struct cfg_peer, minimum_tls, tls_versions), .unset = CONFIG_UNSET,
@@ -227,7 +227,8 @@ static const struct schema_entry entries[] = {
      .example = "(\n  { domain = \"beta.lab\"; policy = \"allow\"; },\n"
                 "  { domain = \"*.partner.example\"; policy = \"allow\"; "
                 "security_mode = \"tls-optional\"; },\n"
-                "  { domain = \"gamma.lab\"; route = \"192.0.2.7:5269\"; }\n)",
+                "  { domain = \"gamma.lab\"; route = \"192.0.2.7:5269\"; auth = [\"external\"]; "
+                "}\n)",
      .help = "Remote domains. The exact name decides before the longest pattern before \"*\", key\n"
              "by key."},
     {SCHEMA_TEXTS(CONF, listen.s2s, listen.ns2s, CHECK_ENDPOINT, 64), .flags = SCHEMA_RESTART,
@@ -311,12 +312,11 @@ static const struct schema_entry entries[] = {
     {SCHEMA_TEXT(CONF, tls.ca_file, CHECK_FILE), .standard = "\"\"",
      .help = "PEM file with the authorities to trust; \"\": the system's."},
     {SCHEMA_TEXT(CONF, tls.crl_file, CHECK_FILE), .standard = "\"\"",
-     .example = "\"/etc/sallyport/revoked.pem\"",
-     .help = "PEM file with revocation lists; an authority without one revokes nothing."},
+     .help =
+         "PEM file with revocation lists. An authority without one revokes nothing; a list that\n"
+         "is out of date still counts. Read at start and at each reload."},
     {SCHEMA_CHOICE(CONF, tls.minimum, tls_versions), .standard = "\"1.2\"",
      .help = "Lowest TLS version."},
-    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, tls.watch, 1 * SECOND, 1 * DAY), .standard = "\"1m\"",
-     .help = "How often the files of certificates are looked at; a renewed one is then served."},
     {SCHEMA_CHOICE(CONF, log.level, log_levels), .standard = "\"info\"",
      .help = "Lowest level shown."},
     {SCHEMA_CHOICE(CONF, log.format, log_formats), .standard = "\"logfmt\"",

@@ -399,7 +399,10 @@ void value_put(struct buf *out, const struct schema_entry *e, const void *base,
         buf_puts(out, value < 0 ? "(unset)" : value > 0 ? "true" : "false");
         return;
     case SCHEMA_SET:
-        put_set(out, e, *VALUE_CONST(unsigned, base, e->at));
+        if (style == VALUE_BARE && !value_is_set(e, base))
+            buf_puts(out, "(unset)");
+        else
+            put_set(out, e, *VALUE_CONST(unsigned, base, e->at));
         return;
     case SCHEMA_INT:
     case SCHEMA_DURATION:

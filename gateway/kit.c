@@ -15,7 +15,7 @@ enum { IDENTITIES_MAX = 10000, PROVEN_MAX = 512 };
 static struct tls_identity own_identity(const struct cfg_link *c)
 {
     const char *name = c->component != NULL ? c->component : c->name;
-    return (struct tls_identity){name, c->certificate, c->key};
+    return (struct tls_identity){.domain = name, .certificate = c->certificate, .key = c->key};
 }
 
 static struct tls_ctx *make_tls(const struct gateway_config *cfg, const struct cfg_link *c,
@@ -90,7 +90,7 @@ static bool folder_add(struct folder *f, const char *dir, const char *file, stru
     char *name = mem_strdup(domain), *where = mem_strdup(path);
     f->texts[f->ntexts++] = name;
     f->texts[f->ntexts++] = where;
-    f->v[f->n++] = (struct tls_identity){name, where, NULL};
+    f->v[f->n++] = (struct tls_identity){.domain = name, .certificate = where};
     return name != NULL && where != NULL;
 }
 

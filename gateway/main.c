@@ -154,7 +154,7 @@ static int auth_info(const struct gateway_config *cfg)
     for (size_t i = 0; i < cfg->nlinks; i++) {
         const struct cfg_link *k = &cfg->links[i];
         const char *name = k->component != NULL ? k->component : k->name;
-        struct tls_identity id = {name, k->certificate, k->key};
+        struct tls_identity id = {.domain = name, .certificate = k->certificate, .key = k->key};
         ok = auth_info_print(k->name, &id) && ok;
     }
     return ok ? SUPERVISOR_OK : SUPERVISOR_BAD_CONFIG;

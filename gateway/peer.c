@@ -247,6 +247,14 @@ static const char *shown_domain(const struct out_session *o)
     return o->front->link != NULL ? o->m.local : d != NULL ? d->name : NULL;
 }
 
+/* What TLS needs to know of the two sides beforehand. */
+static void set_tls(struct out_session *o)
+{
+    o->s.tls.domain = shown_domain(o);
+    o->s.tls.ca_file =
+        o->front->link == NULL ? policy_ca_file(o->w->cfg, str_c(o->m.remote)) : NULL;
+}
+
 static void set_trust(struct out_session *o)
 {
     if (o->front->link == NULL)
@@ -279,7 +287,7 @@ static struct out_session *new_session(struct peer *p, const struct endpoint *to
     o->s.linger_ms = LINGER_MS;
     o->s.limits = p->front->link != NULL ? &w->limits_link : &w->limits_proven;
     o->s.tls.ctx = tls_ctx_ref(p->front->tls);
-    o->s.tls.domain = shown_domain(o);
+    set_tls(o);
     o->s.tls.peer_name = o->m.remote;
     set_context(o, str_c(p->local), str_c(p->domain));
     list_append(&p->front->out, &o->node);
@@ -658,7 +666,7 @@ void peer_policy_changed(struct front *f)
     struct peer *p, *next;
     LIST_FOREACH (&f->out, n, following) {
         struct out_session *o = CONTAINER_OF(n, struct out_session, node);
-        o->s.tls.domain = shown_domain(o);
+        set_tls(o);
         struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&f->w->loop)};
         session_event(&o->s, &ev);
     }

@@ -68,20 +68,36 @@ static void adopt(struct worker *w, struct gateway_config *cfg, struct tls_ctx *
     /* The links go last: what the others have to say about the old snapshot passes through them. */
 }
 
-static struct tls_ctx *make_tls(const struct gateway_config *c, struct buf *why)
+static struct tls_ctx *tls_of(const struct gateway_config *c, struct tls_identity *ids,
+                              const char **ca_files, struct buf *why)
 {
-    struct tls_identity *ids = mem_zalloc(c->ndomains * sizeof *ids);
-    if (ids == NULL)
-        return NULL;
+    size_t nca_files = 0;
     for (size_t i = 0; i < c->ndomains; i++)
-        ids[i] =
-            (struct tls_identity){c->domains[i].name, c->domains[i].certificate, c->domains[i].key};
+        ids[i] = (struct tls_identity){.domain = c->domains[i].name,
+                                       .certificate = c->domains[i].certificate,
+                                       .key = c->domains[i].key,
+                                       .client_certificate = c->domains[i].client_certificate,
+                                       .client_key = c->domains[i].client_key};
+    for (size_t i = 0; i < c->npeers; i++)
+        if (c->peers[i].ca_file != NULL)
+            ca_files[nca_files++] = c->peers[i].ca_file;
     struct tls_settings s = {.identities = ids,
                              .nidentities = c->ndomains,
                              .ca_file = c->tls.ca_file,
+                             .ca_files = ca_files,
+                             .nca_files = nca_files,
+                             .crl_file = c->tls.crl_file,
                              .minimum = c->tls.minimum};
-    struct tls_ctx *t = tls_ctx_new(&s, why);
+    return tls_ctx_new(&s, why);
+}
+
+static struct tls_ctx *make_tls(const struct gateway_config *c, struct buf *why)
+{
+    struct tls_identity *ids = mem_zalloc(c->ndomains * sizeof *ids);
+    const char **ca_files = mem_zalloc((c->npeers + 1) * sizeof *ca_files);
+    struct tls_ctx *t = ids != NULL && ca_files != NULL ? tls_of(c, ids, ca_files, why) : NULL;
     mem_free(ids);
+    mem_free(ca_files);
     return t;
 }
 

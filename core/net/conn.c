@@ -579,7 +579,7 @@ bool conn_encrypted(const struct conn *c)
 
 void conn_judge(struct conn *c, const char *ca_file)
 {
-    if (c->tls_up)
+    if (c->tls != NULL)
         tls_engine_judge(c->tls, ca_file);
 }
 

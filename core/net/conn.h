@@ -92,7 +92,8 @@ size_t conn_queued(const struct conn *c);       /* bytes waiting to be written *
 bool conn_above_high(const struct conn *c);
 bool conn_encrypted(const struct conn *c);
 const struct tls_peer *conn_tls_peer(const struct conn *c); /* NULL in clear */
-/* tls_engine_judge: changes what conn_tls_peer and EV_TLS_UP's facts say. In clear: nothing. */
+/* tls_engine_judge, from conn_start_tls on: changes what conn_tls_peer and EV_TLS_UP's facts say.
+ * In clear: nothing. */
 void conn_judge(struct conn *c, const char *ca_file);
 const struct endpoint *conn_peer(const struct conn *c);
 const struct endpoint *conn_local(const struct conn *c);

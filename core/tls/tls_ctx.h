@@ -5,6 +5,7 @@
 
 #include "core/base/buf.h"
 #include "core/base/key_hash.h"
+#include "core/tls/tls_peer.h"
 
 enum { TLS_FINGERPRINTS_MAX = 1000 };
 
@@ -26,7 +27,9 @@ struct tls_settings {
     const char *const *ca_files;
     size_t nca_files;
     const char *crl_file; /* revocation lists; NULL: none */
-    int minimum;         /* TLS1_2_VERSION or TLS1_3_VERSION */
+    int minimum;          /* TLS1_2_VERSION or TLS1_3_VERSION */
+    /* As client: for so many pairs of names what resumes a session is kept; 0: none. */
+    size_t sessions;
     /* With ca_file NULL: an empty store, so that chain_ok is always false. For inside links, where
      * a public CA must not open the door. */
     bool no_system_store;
@@ -43,6 +46,9 @@ struct tls_ctx;
 struct tls_ctx *tls_ctx_new(const struct tls_settings *s, struct buf *errors);
 struct tls_ctx *tls_ctx_ref(struct tls_ctx *c);
 void tls_ctx_unref(struct tls_ctx *c);
+
+/* What the i-th identity of the settings shows as server or as client; as long as the context. */
+const struct tls_peer *tls_ctx_shows(const struct tls_ctx *c, size_t i, bool server);
 
 /* SHA-256 of every certificate of a PEM file, in its order, at most TLS_FINGERPRINTS_MAX. The
  * caller frees it with mem_free. NULL: `errors` holds a line (file, what is wrong); a file without

@@ -3,8 +3,8 @@
  * The handshake itself judges nothing: which store counts is known only when the peer has said who
  * it is, and what an unverified peer may do is policy, which is not made here. Afterwards a chain
  * is led to a store as OpenSSL does it (RFC 5280 6), its first fault becomes a phrase, and three
- * rules are added: each certificate must be good for TLS in one of the two roles, each key must be
- * long enough (RFC 9325 4.5), and who is on a revocation list is out.
+ * rules are added: each certificate must be meant for its role, each key must be long enough (RFC
+ * 9325 4.5), and who is on a revocation list is out.
  *
  * An authority whose list is missing revokes nothing, and a list that is overdue still counts: it
  * is the operator's file, and a forgotten update must not end all federation. */
@@ -17,9 +17,9 @@
 #include "core/tls/tls_ctx_priv.h"
 #include "core/tls/tls_facts_priv.h"
 
-enum { SECURITY_LEVEL = 2 /* 112 bits */, RSA_BITS_MIN = 2048, EC_BITS_MIN = 256, CRLS_MAX = 1000 };
+enum { AUTH_LEVEL = 2 /* 112 bits */, RSA_BITS_MIN = 2048, EC_BITS_MIN = 224, CRLS_MAX = 1000 };
 
-struct named_store {
+struct tls_store {
     char *file; /* NULL: the one for everybody */
     X509_STORE *store;
 };
@@ -27,7 +27,7 @@ struct named_store {
 struct tls_stores {
     STACK_OF(X509_CRL) * crls; /* NULL: none given */
     size_t n;
-    struct named_store v[]; /* the first one is for everybody */
+    struct tls_store v[]; /* the first one is for everybody */
 };
 
 /* ---- loading --------------------------------------------------------------------------------- */
@@ -56,24 +56,29 @@ static X509_STORE *load_system(bool empty, struct buf *errors)
     return store;
 }
 
-static const struct named_store *find(const struct tls_stores *t, const char *file)
+const struct tls_store *tls_stores_find(const struct tls_stores *t, const char *ca_file)
 {
-    if (file == NULL)
+    if (ca_file == NULL)
         return &t->v[0];
     for (size_t i = 1; i < t->n; i++)
-        if (strcmp(t->v[i].file, file) == 0)
+        if (strcmp(t->v[i].file, ca_file) == 0)
             return &t->v[i];
     return NULL;
 }
 
+X509_STORE *tls_stores_common(const struct tls_stores *t)
+{
+    return t->v[0].store;
+}
+
 static bool add_store(struct tls_stores *t, const char *file, struct buf *errors)
 {
-    if (find(t, file) != NULL)
+    if (tls_stores_find(t, file) != NULL)
         return true;
     char *name = mem_strdup(file);
     X509_STORE *store = load_file(file, errors);
     if (name != NULL && store != NULL) {
-        t->v[t->n++] = (struct named_store){name, store};
+        t->v[t->n++] = (struct tls_store){name, store};
         return true;
     }
     if (name == NULL)
@@ -121,8 +126,7 @@ static bool add_crls(struct tls_stores *t, const char *path, struct buf *errors)
         return false;
     ERR_clear_error();
     t->crls = sk_X509_CRL_new_null();
-    const char *wrong =
-        t->crls != NULL ? read_crls(f, t->crls, path, errors) : "out of memory";
+    const char *wrong = t->crls != NULL ? read_crls(f, t->crls, path, errors) : "out of memory";
     fclose(f);
     if (wrong != NULL)
         buf_printf(errors, "%s: %s\n", path, wrong);
@@ -165,35 +169,83 @@ void tls_stores_free(struct tls_stores *t)
 
 /* ---- judging --------------------------------------------------------------------------------- */
 
-bool tls_weak_key(X509 *x, char why[TLS_WHY_MAX])
+/* What one judgement goes by, and its result. */
+struct verdict {
+    STACK_OF(X509_CRL) * lists;
+    bool server; /* the peer is */
+    char *why;   /* TLS_WHY_MAX bytes; empty: no fault yet */
+};
+
+static const char *kind_of_key(int type)
+{
+    switch (type) {
+    case EVP_PKEY_RSA:
+    case EVP_PKEY_RSA_PSS:
+        return "RSA";
+    case EVP_PKEY_DSA:
+        return "DSA";
+    case EVP_PKEY_EC:
+        return "EC";
+    default: /* of one fixed size; what is too small there, OpenSSL refuses */
+        return NULL;
+    }
+}
+
+/* Shorter than RFC 9325 4.5 allows: `text` says so. */
+static bool weak_key(X509 *x, char text[TLS_WHY_MAX])
 {
     EVP_PKEY *key = X509_get0_pubkey(x);
     const int type = key != NULL ? EVP_PKEY_get_base_id(key) : EVP_PKEY_NONE;
-    const bool ec = type == EVP_PKEY_EC;
-    if (!ec && type != EVP_PKEY_RSA && type != EVP_PKEY_RSA_PSS && type != EVP_PKEY_DSA)
-        return false; /* of one fixed size; what is too small there, OpenSSL refuses */
-    const int bits = EVP_PKEY_get_bits(key), least = ec ? EC_BITS_MIN : RSA_BITS_MIN;
-    if (bits >= least)
-        return false;
-    snprintf(why, TLS_WHY_MAX, "%s key of %d bits is too short, %d are needed",
-             ec                      ? "EC"
-             : type == EVP_PKEY_DSA ? "DSA"
-                                     : "RSA",
-             bits, least);
-    return true;
+    const char *kind = kind_of_key(type);
+    const int least = type == EVP_PKEY_EC ? EC_BITS_MIN : RSA_BITS_MIN;
+    const int bits = kind != NULL ? EVP_PKEY_get_bits(key) : least;
+    if (bits < least)
+        snprintf(text, TLS_WHY_MAX, "weak key: %s of %d bits, at least %d are needed", kind, bits,
+                 least);
+    return bits < least;
 }
 
-static void revoked(char why[TLS_WHY_MAX], X509_STORE_CTX *xs, X509 *x)
+/* Looked for here, since OpenSSL no longer names a list that is overdue. */
+static void revoked(STACK_OF(X509_CRL) * lists, X509 *x, char text[TLS_WHY_MAX])
 {
     X509_REVOKED *entry = NULL;
-    X509_CRL *crl = X509_STORE_CTX_get0_current_crl(xs);
     char date[TLS_DATE_MAX];
-    if (crl == NULL || X509_CRL_get0_by_cert(crl, &entry, x) == 0 || entry == NULL) {
-        snprintf(why, TLS_WHY_MAX, "revoked");
+    for (int i = 0; i < sk_X509_CRL_num(lists) && entry == NULL; i++)
+        if (X509_CRL_get0_by_cert(sk_X509_CRL_value(lists, i), &entry, x) != 1)
+            entry = NULL;
+    if (entry == NULL) {
+        str_copy(text, TLS_WHY_MAX, STR("revoked"));
         return;
     }
     tls_facts_date(X509_REVOKED_get0_revocationDate(entry), date);
-    snprintf(why, TLS_WHY_MAX, "revoked on %s", date);
+    snprintf(text, TLS_WHY_MAX, "revoked on %s", date);
+}
+
+static void weak_signature(X509 *x, char text[TLS_WHY_MAX])
+{
+    int digest = NID_undef;
+    X509_get_signature_info(x, &digest, NULL, NULL, NULL);
+    snprintf(text, TLS_WHY_MAX, "weak signature: with %s",
+             digest != NID_undef ? OBJ_nid2sn(digest) : "a method that is not known");
+}
+
+/* What tls_facts_why has no better words for; empty: nothing. */
+static void own_words(const struct verdict *v, int error, X509 *x, char text[TLS_WHY_MAX])
+{
+    switch (error) {
+    case X509_V_ERR_CERT_REVOKED:
+        revoked(v->lists, x, text);
+        break;
+    case X509_V_ERR_EE_KEY_TOO_SMALL:
+    case X509_V_ERR_CA_KEY_TOO_SMALL:
+        weak_key(x, text);
+        break;
+    case X509_V_ERR_CA_MD_TOO_WEAK:
+        weak_signature(x, text);
+        break;
+    default:
+        break;
+    }
 }
 
 static bool only_about_lists(int error)
@@ -205,79 +257,91 @@ static bool only_about_lists(int error)
 /* Writes the first fault down and lets OpenSSL go on, since a later one says no more. */
 static int on_fault(int ok, X509_STORE_CTX *xs)
 {
-    char *why = X509_STORE_CTX_get_app_data(xs), text[TLS_WHY_MAX] = "";
+    const struct verdict *v = X509_STORE_CTX_get_app_data(xs);
     const int error = X509_STORE_CTX_get_error(xs), depth = X509_STORE_CTX_get_error_depth(xs);
     X509 *x = X509_STORE_CTX_get_current_cert(xs);
-    if (ok || why[0] != '\0' || only_about_lists(error))
+    char text[TLS_WHY_MAX] = "";
+    if (ok || v->why[0] != '\0' || only_about_lists(error))
         return 1;
-    if (x != NULL && error == X509_V_ERR_CERT_REVOKED)
-        revoked(text, xs, x);
-    else if (x != NULL &&
-             (error == X509_V_ERR_EE_KEY_TOO_SMALL || error == X509_V_ERR_CA_KEY_TOO_SMALL))
-        tls_weak_key(x, text);
+    if (x != NULL)
+        own_words(v, error, x, text);
     if (text[0] != '\0')
-        tls_facts_why_text(why, text, depth, x);
+        tls_facts_why_text(v->why, text, depth, x);
     else
-        tls_facts_why(why, error, depth, x);
+        tls_facts_why(v->why, error, depth, x);
     return 1;
 }
 
-/* What OpenSSL has found no fault in. */
-static void check_chain(STACK_OF(X509) * chain, char why[TLS_WHY_MAX])
+/* RFC 5280 4.2.1.12, 4.2.1.3: a purpose that is not told is any. To be a server a certificate must
+ * be meant for one; a client may show one of either kind, because public CAs issue only those for
+ * servers. */
+static const char *wrong_purpose(X509 *x, bool leaf, bool server)
 {
-    const uint32_t wanted = XKU_SSL_SERVER | XKU_SSL_CLIENT | XKU_ANYEKU;
+    const uint32_t use = X509_get_extended_key_usage(x);
+    const uint32_t keys = KU_DIGITAL_SIGNATURE | KU_KEY_ENCIPHERMENT | KU_KEY_AGREEMENT;
+    if ((use & (XKU_SSL_SERVER | XKU_SSL_CLIENT | XKU_ANYEKU)) == 0 ||
+        (leaf && (X509_get_key_usage(x) & keys) == 0))
+        return "not meant for TLS";
+    if (server && (use & (XKU_SSL_SERVER | XKU_ANYEKU)) == 0)
+        return "not meant for a server";
+    return NULL;
+}
+
+/* What OpenSSL has found no fault in. */
+static void check_chain(STACK_OF(X509) * chain, const struct verdict *v)
+{
     char text[TLS_WHY_MAX];
-    for (int i = 0; i < sk_X509_num(chain) && why[0] == '\0'; i++) {
+    for (int i = 0; i < sk_X509_num(chain) && v->why[0] == '\0'; i++) {
         X509 *x = sk_X509_value(chain, i);
-        if (tls_weak_key(x, text))
-            tls_facts_why_text(why, text, i, x);
-        else if ((X509_get_extended_key_usage(x) & wanted) == 0)
-            snprintf(why, TLS_WHY_MAX, "not meant for TLS");
+        const char *purpose = wrong_purpose(x, i == 0, v->server);
+        if (purpose != NULL)
+            str_copy(text, sizeof text, str_c(purpose));
+        if (purpose != NULL || weak_key(x, text))
+            tls_facts_why_text(v->why, text, i, x);
     }
 }
 
-static bool prepare(X509_STORE_CTX *xs, const struct tls_stores *t, X509_STORE *store, X509 *leaf,
-                    STACK_OF(X509) * chain, char *why)
+static bool prepare(X509_STORE_CTX *xs, const struct tls_stores *t, const struct tls_store *by,
+                    X509 *leaf, STACK_OF(X509) * chain, struct verdict *v)
 {
-    if (X509_STORE_CTX_init(xs, store, leaf, chain) != 1 ||
-        X509_STORE_CTX_set_app_data(xs, why) != 1)
+    if (X509_STORE_CTX_init(xs, by->store, leaf, chain) != 1 ||
+        X509_STORE_CTX_set_app_data(xs, v) != 1)
         return false;
     X509_VERIFY_PARAM *param = X509_STORE_CTX_get0_param(xs);
-    X509_VERIFY_PARAM_set_auth_level(param, SECURITY_LEVEL);
+    X509_VERIFY_PARAM_set_auth_level(param, AUTH_LEVEL);
     X509_STORE_CTX_set_verify_cb(xs, on_fault);
     if (t->crls != NULL) {
         X509_STORE_CTX_set0_crls(xs, t->crls);
         X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
     }
-    /* A certificate for servers is enough for the initiating side too: public CAs issue no others.
-     * Other purposes are refused by check_chain. */
-    return X509_VERIFY_PARAM_set_purpose(param, X509_PURPOSE_ANY) == 1 &&
+    return X509_VERIFY_PARAM_set_purpose(param, X509_PURPOSE_ANY) == 1 && /* see wrong_purpose */
            X509_VERIFY_PARAM_set_trust(param, X509_TRUST_SSL_SERVER) == 1;
 }
 
-static void verify(const struct tls_stores *t, X509_STORE *store, X509 *leaf,
-                   STACK_OF(X509) * chain, char why[TLS_WHY_MAX])
+static void verify(const struct tls_stores *t, const struct tls_store *by, X509 *leaf,
+                   STACK_OF(X509) * chain, struct verdict *v)
 {
+    ERR_clear_error();
     X509_STORE_CTX *xs = X509_STORE_CTX_new();
-    if (xs == NULL || !prepare(xs, t, store, leaf, chain, why))
-        snprintf(why, TLS_WHY_MAX, "not checked: %s", tls_queued_reason());
-    else if (X509_verify_cert(xs) != 1 && why[0] == '\0')
-        tls_facts_why(why, X509_STORE_CTX_get_error(xs), 0, leaf);
+    if (xs == NULL || !prepare(xs, t, by, leaf, chain, v))
+        snprintf(v->why, TLS_WHY_MAX, "not checked: %s", tls_queued_reason());
+    else if (X509_verify_cert(xs) != 1 && v->why[0] == '\0')
+        tls_facts_why(v->why, X509_STORE_CTX_get_error(xs), 0, leaf);
     else
-        check_chain(X509_STORE_CTX_get0_chain(xs), why);
+        check_chain(X509_STORE_CTX_get0_chain(xs), v);
     X509_STORE_CTX_free(xs);
     ERR_clear_error();
 }
 
-void tls_stores_judge(const struct tls_stores *t, const char *ca_file, X509 *leaf,
-                      STACK_OF(X509) * chain, struct tls_peer *p)
+void tls_stores_judge(const struct tls_stores *t, const struct tls_store *by, X509 *leaf,
+                      STACK_OF(X509) * chain, bool server, struct tls_peer *p)
 {
-    const struct named_store *s = find(t, ca_file);
+    struct verdict v = {t->crls, server, p->why};
     p->why[0] = '\0';
-    if (s != NULL)
-        verify(t, s->store, leaf, chain, p->why);
+    if (by != NULL)
+        verify(t, by, leaf, chain, &v);
     else
-        snprintf(p->why, TLS_WHY_MAX, "the authorities of %.150s are not loaded", ca_file);
+        str_copy(p->why, TLS_WHY_MAX, STR("the authorities for this peer are not loaded"));
     p->chain_ok = p->why[0] == '\0' && p->in_time;
     if (!p->in_time)
         tls_facts_why_time(p->why, leaf);

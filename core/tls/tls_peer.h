@@ -33,7 +33,7 @@ struct tls_peer {
     char cipher[48];
     bool resumed;
     bool has_certificate; /* the peer presented one; without it all below is 0, but `why` */
-    bool chain_ok;        /* it leads to the trust store, in time, and is meant for TLS */
+    bool chain_ok;        /* it leads to the trust store, in time, and is meant for its role */
     bool self_signed;     /* by its own key: it proves that key and nothing else */
     bool in_time;         /* the certificate itself, whatever its issuers are, at the handshake */
     int64_t not_before, not_after; /* seconds since 1970 */

@@ -35,6 +35,11 @@ static bool has_minimum_tls(const struct cfg_peer *p)
     return p->minimum_tls != CONFIG_UNSET;
 }
 
+static bool has_bidi(const struct cfg_peer *p)
+{
+    return p->bidi != CONFIG_UNSET;
+}
+
 static bool has_policy_or_route(const struct cfg_peer *p)
 {
     return has_policy(p) || has_route(p);
@@ -113,6 +118,12 @@ int policy_tls_version(const char *protocol)
     if (strcmp(protocol, "TLSv1.3") == 0)
         return TLS_1_3;
     return strcmp(protocol, "TLSv1.2") == 0 ? TLS_1_2 : 0;
+}
+
+bool policy_bidi(const struct gateway_config *c, struct str remote)
+{
+    const struct cfg_peer *p = gateway_config_peer(c, remote, has_bidi);
+    return p ? p->bidi == 1 : false;
 }
 
 static const struct cfg_peer *routed(const struct gateway_config *c, struct str remote)

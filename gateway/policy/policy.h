@@ -33,13 +33,16 @@ unsigned policy_auth(const struct gateway_config *c, struct str remote);
 /* The keys of which its certificate must have one, written to `out`; 0: any. */
 size_t policy_peer_pins(const struct gateway_config *c, struct str remote,
                         struct key_hash out[CONFIG_PINS_MAX]);
-/* The authorities for its certificate, as tls_engine_judge takes them; NULL: those for everybody. */
+/* The authorities for its certificate, as tls_engine_judge takes them; NULL: those for all. */
 const char *policy_ca_file(const struct gateway_config *c, struct str remote);
 /* The lowest TLS version, as OpenSSL counts. The handshake itself knows only tls.minimum, because
  * it may come before the name: this is to be compared with the facts after it. */
 int policy_minimum_tls(const struct gateway_config *c, struct str remote);
 /* A `protocol` of a struct tls_peer, "TLSv1.3", in the same count; 0: none of those. */
 int policy_tls_version(const char *protocol);
+
+/* Bidirectional streams (XEP-0288) with that peer; off unless its entries allow it. */
+bool policy_bidi(const struct gateway_config *c, struct str remote);
 
 /* The static route for a remote domain, "host:port"; NULL: use SRV. */
 const char *policy_route(const struct gateway_config *c, struct str remote);

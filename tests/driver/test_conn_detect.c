@@ -242,7 +242,7 @@ static void test_session(void **state)
     conn_start_tls(a.c, peer, false, NULL, "b.lab");
     g.session.ops = &guest_ops;
     g.session.machine = &g;
-    g.session.tls = (struct session_tls){ctx, false, "b.lab", NULL};
+    g.session.tls = (struct session_tls){.ctx = ctx, .domain = "b.lab"};
     struct conn_options opt = plain_options;
     opt.detect_tls = true;
     assert_true(session_start(&g.session, &w.loop, loopback_tcp(&w, fd[1]), &opt));
