@@ -42,16 +42,17 @@ enum link_transport { LINK_DIAL, LINK_ACCEPT }; /* who opens the TCP connection,
 /* One way to the inside. Which keys a protocol takes: config/check_links.c. */
 struct cfg_link {
     char *name;
-    int protocol;  /* enum link_protocol */
-    int transport; /* enum link_transport */
-    int auth;      /* enum link_auth (trust.h) */
+    int protocol;      /* enum link_protocol */
+    int transport;     /* enum link_transport */
+    int auth;          /* enum link_auth (trust.h) */
     uint64_t priority; /* lower first; the same: shared by sender */
     char **domains;    /* local domains that live behind it; none: all */
     size_t ndomains;
     char **partners; /* the only remote domains that it carries; none: all */
     size_t npartners;
-    char *address; /* of the inside: literal IP and port */
-    char **listen; /* ours, for an inside that dials: "address:port" */
+    uint64_t stanza_size; /* the inside takes no larger one; 0: limits.stanza_size */
+    char *address;        /* of the inside: literal IP and port */
+    char **listen;        /* ours, for an inside that dials: "address:port" */
     size_t nlisten;
     char *component; /* name to join as; NULL with partners: one stream for each, with its name */
     char *user;      /* jabberd2: of router-users.xml */
@@ -62,9 +63,9 @@ struct cfg_link {
     char *store_file;        /* certificates of the inside themselves */
     char **authlist;         /* key hashes, as written */
     size_t nauthlist;
-    char *peer_name;   /* what the inside's certificate must carry */
-    char *proven_file; /* where a name proven by password is remembered */
-    int security_mode; /* s2s, jabberd2: STARTTLS there */
+    char *peer_name;      /* what the inside's certificate must carry */
+    char *proven_file;    /* where a name proven by password is remembered */
+    int security_mode;    /* s2s, jabberd2: STARTTLS there */
     struct cidr *trusted; /* s2s: inside addresses that need no dialback */
     size_t ntrusted;
     char *certificates_dir; /* s2s: NAME.pem for remote domains, shown to the inside */

@@ -395,6 +395,8 @@ bool value_is_set(const struct schema_entry *e, const void *base)
         return false;
     if (e->type == SCHEMA_STRING || e->type == SCHEMA_SECRET)
         return *VALUE_CONST(char *, base, e->at) != NULL;
+    if (e->type == SCHEMA_SIZE && e->standard == NULL) /* 0 is in no range of these */
+        return *VALUE_CONST(uint64_t, base, e->at) != 0;
     return e->type != SCHEMA_ENUM || value_name(e, *VALUE_CONST(int, base, e->at)) != NULL;
 }
 

@@ -110,12 +110,12 @@ static int auth_info(const struct router_config *cfg)
     for (size_t i = 0; i < cfg->nlinks; i++) {
         const struct rcfg_link *k = &cfg->links[i];
         struct tls_identity id = {k->name, k->proof.certificate, k->proof.key};
-        ok = auth_info_print(k->name, &id) && ok;
+        ok = auth_info_print("link", k->name, &id) && ok;
     }
     for (size_t i = 0; i < cfg->nsplices; i++) {
         const struct rcfg_splice *s = &cfg->splices[i];
         struct tls_identity id = {s->name, s->proof.certificate, s->proof.key};
-        ok = auth_info_print(s->name, &id) && ok;
+        ok = auth_info_print("splice", s->name, &id) && ok;
     }
     return ok ? SUPERVISOR_OK : SUPERVISOR_BAD_CONFIG;
 }
