@@ -17,7 +17,7 @@ JOBS    ?= 2
 DEPS_BUILD := gcc make pkg-config libc6-dev libstrophe-dev libexpat1-dev libssl-dev libc-ares-dev \
               libuv1-dev libidn2-dev libconfig-dev libcmocka-dev uthash-dev python3
 DEPS_TEST  := prosody ejabberd jabberd2 lua-unbound dnsmasq-base unbound tshark python3-pytest \
-              python3-dnspython openssl ca-certificates procps iproute2
+              python3-dnspython openssl ca-certificates procps iproute2 iptables
 DEPS_CONTAINER := podman runc debootstrap
 DEPS_DEV   := clang clang-format clang-tidy cppcheck libclang-rt-14-dev valgrind gcovr haproxy
 
@@ -186,6 +186,7 @@ cover: ## line coverage of the pure layers by `make check`
 	@$(MAKE) --no-print-directory BUILD=cover CFLAGS=-g check
 	@gcovr -r . --object-directory build/cover -s $(foreach d,core/base core/xml core/stream config \
 	  dns/answer dns/cache dns/plan dns/srv dns/outcome xcp/link xcp/routes xcp/handshake \
+	  xcp/trust xcp/jabberd2 xcp/digest_md5 xcp/credentials xcp/proven \
 	  gateway/policy gateway/proto gateway/route,-f '$(d).*') -e '.*router.*'
 
 lint: ## include order, banned functions, sizes, formatting

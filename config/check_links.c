@@ -85,14 +85,18 @@ static void check_auth(struct schema_load *l, const struct cfg_link *k, size_t i
                 "proves us to the inside, but not the inside to us");
         return;
     }
-    if (k->protocol == PROTOCOL_JABBERD2 && !accept)
+    bool router = k->protocol == PROTOCOL_JABBERD2 && !accept;
+    if (router && k->auth == LINK_AUTH_TLS)
         schema_error(l, "links", i, "auth",
-                     "the router of jabberd2 takes a password; its STARTTLS is security_mode");
+                     "the router of jabberd2 takes a password; to know it by the certificate of "
+                     "its STARTTLS, too, use \"tls+password\"");
     if (k->protocol == PROTOCOL_S2S && k->auth == LINK_AUTH_TLS_PASSWORD)
         schema_error(l, "links", i, "auth", "an s2s link proves itself by dialback, or by \"tls\"");
-    if (k->protocol == PROTOCOL_S2S && k->security_mode == SECURITY_NO_TLS)
-        schema_error(l, "links", i, "security_mode", "auth \"tls\" needs TLS");
-    if (k->certificate == NULL && !schema_is_set(l, "links", i, "certificate"))
+    if (k->protocol != PROTOCOL_COMPONENT && k->security_mode == SECURITY_NO_TLS)
+        schema_error(l, "links", i, "security_mode", "auth \"%s\" needs TLS",
+                     k->auth == LINK_AUTH_TLS ? "tls" : "tls+password");
+    /* The router asks for none, unless its verify-mode says so. */
+    if (k->certificate == NULL && !schema_is_set(l, "links", i, "certificate") && !router)
         schema_error(l, "links", i, "auth", "needs certificate and key: what we show the inside");
     bool known = schema_is_set(l, "links", i, "store_file") || k->nauthlist > 0;
     bool root = schema_is_set(l, "links", i, "ca_file");
@@ -131,6 +135,13 @@ static void check_domains(struct schema_load *l, const struct gateway_config *c,
             schema_error(l, "links", i, "component",
                          "is a local domain; the gateway needs a name of its own");
     }
+}
+
+/* What is larger than limits.stanza_size does not come so far. */
+static void check_size(struct schema_load *l, const struct gateway_config *c, size_t i)
+{
+    if (c->links[i].stanza_size > c->limits.stanza_size)
+        schema_warn(l, "links", i, "stanza_size", "above limits.stanza_size, which decides then");
 }
 
 /* A local domain that no link serves would only ever bounce. */
@@ -199,6 +210,7 @@ void check_links(struct schema_load *l, const struct gateway_config *c)
         check_pairs(l, i);
         check_domains(l, c, i);
         check_doors(l, c, i);
+        check_size(l, c, i);
     }
     check_served(l, c);
     if (c->limits.link_low >= c->limits.link_high)

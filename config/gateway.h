@@ -60,8 +60,9 @@ struct cfg_link {
     size_t ndomains;
     char **partners; /* the only remote domains that it carries; none: all */
     size_t npartners;
-    char *address; /* of the inside: literal IP and port */
-    char **listen; /* ours, for an inside that dials: "address:port" */
+    uint64_t stanza_size; /* the inside takes no larger one; 0: limits.stanza_size */
+    char *address;        /* of the inside: literal IP and port */
+    char **listen;        /* ours, for an inside that dials: "address:port" */
     size_t nlisten;
     char *component; /* name to join as; NULL with partners: one stream for each, with its name */
     char *user;      /* jabberd2: of router-users.xml */

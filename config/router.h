@@ -23,13 +23,14 @@ struct rcfg_proof {
 };
 
 struct rcfg_link {
-    char *name;
+    char *name;      /* how logs and alarms call it; unique */
     int role;        /* enum router_role */
     int transport;   /* enum router_transport */
     char *address;   /* dial only: "address:port" */
-    char *component; /* the name that joins: the gateway's on a gateway link, else ours if we dial */
+    char *component; /* the name that joins: ours on a server that is dialled, else the peer's */
     char **domains;  /* server only: local domains that it owns; A-labels */
     size_t ndomains;
+    uint64_t priority; /* lower first; equal gateways share by sender */
     struct rcfg_proof proof;
     char *secret; /* from secret_file; NULL: none */
     char *secret_file;
@@ -38,7 +39,7 @@ struct rcfg_link {
 
 /* A gateway that listens, joined with a server that listens and whose protocol we do not speak. */
 struct rcfg_splice {
-    char *name;
+    char *name;              /* how logs and alarms call it; unique */
     char *gateway, *server;  /* "address:port" */
     struct rcfg_proof proof; /* of the gateway; its auth is always tls */
 };
@@ -49,26 +50,31 @@ struct router_config {
     char *include_dir;        /* NULL: none */
     struct schema_meta *meta; /* origins and indexes; NULL in a snapshot made by hand */
     struct {
-        char **links; /* "address:port" */
+        char **links; /* "address:port", where links with transport "accept" arrive */
         size_t nlinks;
     } listen;
     struct rcfg_link *links;
     size_t nlinks;
     struct rcfg_splice *splices;
     size_t nsplices;
-    struct {
-        uint64_t auth, connect, keepalive, close, drain;
-        uint64_t dead; /* a peer whose machine answers nothing for so long is gone */
+    struct {                /* ms */
+        uint64_t auth;      /* from the connection to the end of the handshake; of a splice, to the
+                             * gateway's first words */
+        uint64_t connect;   /* of one TCP connection */
+        uint64_t keepalive; /* white space after so much silence */
+        uint64_t close;     /* the other side may take to close */
+        uint64_t drain;     /* an orderly stop in all */
+        uint64_t dead;      /* a peer whose machine answers nothing for so long is gone */
     } timeouts;
-    struct {
-        uint64_t stanza_size;
-        uint64_t buffer; /* bytes waiting per link or splice before its sources are paused */
+    struct {                  /* bytes */
+        uint64_t stanza_size; /* the largest one */
+        uint64_t buffer;      /* waiting per link or splice before its sources are paused */
     } limits;
     struct {
-        int level, format;
-        uint64_t rate;
+        int level, format; /* enum log_level, enum log_format */
+        uint64_t rate;     /* lines per second and event name; 0: no limit */
     } log;
-    char *user;
+    char *user; /* to become after binding when started as root; "": none */
 };
 
 struct router_config *router_config_ref(struct router_config *c);

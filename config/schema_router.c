@@ -61,6 +61,10 @@ static const struct schema_entry link_entries[] = {
      .help = "the name that joins: ours on a server that is dialled, else the other side's"},
     {SCHEMA_TEXTS(LINK, domains, ndomains, CHECK_DOMAIN, 1000),
      .help = "server only: the local domains that it owns"},
+    {SCHEMA_NUMBER(LINK, SCHEMA_INT, priority, 0, 65535), .standard = "0",
+     .help =
+         "the lowest that is up takes the stanzas; equal gateways share them by sender, of equal\n"
+         "servers of a domain the first takes all"},
     {.path = "auth",
      .type = SCHEMA_ENUM,
      .at = SCHEMA_AT(LINK, int, proof.auth),
@@ -133,13 +137,17 @@ static const struct schema_entry entries[] = {
      .help = "A gateway and a server that both listen, for a protocol that the router does not\n"
              "speak: it dials both and carries the bytes."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.auth, 1 * SECOND, 10 * MINUTE),
-     .standard = "\"30s\"", .help = "From the connection to the end of the handshake."},
+     .standard = "\"30s\"",
+     .help =
+         "From the connection to the end of the handshake; of a splice, to the gateway's first\n"
+         "words."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.connect, 1 * SECOND, 2 * MINUTE),
      .standard = "\"10s\"", .help = "For one TCP connection."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.keepalive, 1 * SECOND, 1 * HOUR),
      .standard = "\"60s\"", .help = "White space is sent after so much silence."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.close, 100, 1 * MINUTE), .standard = "\"5s\"",
-     .help = "How long the other side may take to close."},
+     .help = "How long the other side may take to close; of a splice, one side when the other has\n"
+             "ended."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.drain, 100, 10 * MINUTE), .standard = "\"8s\"",
      .help = "For an orderly stop."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.dead, 3 * SECOND, 10 * MINUTE),

@@ -440,6 +440,8 @@ bool value_is_set(const struct schema_entry *e, const void *base)
         return *VALUE_CONST(int, base, e->at) >= 0;
     if (e->type == SCHEMA_SET)
         return *VALUE_CONST(unsigned, base, e->at) != 0;
+    if (e->type == SCHEMA_SIZE && e->standard == NULL) /* 0 is in no range of these */
+        return *VALUE_CONST(uint64_t, base, e->at) != 0;
     return e->type != SCHEMA_ENUM || value_name(e, *VALUE_CONST(int, base, e->at)) != NULL;
 }
 

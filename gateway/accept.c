@@ -467,7 +467,7 @@ static void drain_one(struct in_session *in, size_t now)
     if (now)
         session_abort(&in->s, "the gateway stops now");
     else
-        session_drain(&in->s, "the gateway is stopping");
+        session_drain(&in->s, front_why_drained(in->front));
 }
 
 void accept_drain(struct front *f, bool now)

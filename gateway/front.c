@@ -147,6 +147,11 @@ void front_drain(struct front *f, bool now)
     accept_drain(f, now);
 }
 
+const char *front_why_drained(const struct front *f)
+{
+    return f->w->draining ? "the gateway is stopping" : "this link has changed";
+}
+
 void front_close(struct front *f)
 {
     stop_probing(f);

@@ -7,7 +7,8 @@
 
 #include "core/base/mem.h"
 
-#define LINK_DOWN "the gateway's link to the inside is down"
+#define LINK_DOWN   "the gateway's link to the inside is down"
+#define DOMAIN_GONE "the server of this domain is not connected to the inside"
 
 /* ---- the way --------------------------------------------------------------------------------- */
 
@@ -51,12 +52,24 @@ static void to_front(struct front *f, const struct way *way, struct span stanza)
     span_release(&keep);
 }
 
+/* One that is too large for the inside would end the stream for everybody. */
+#define TOO_LARGE "the stanza is larger than the inside takes"
+static bool fits(const struct worker *w, const struct cfg_link *c, size_t bytes)
+{
+    return bytes <= (c->stanza_size > 0 ? c->stanza_size : w->cfg->limits.stanza_size);
+}
+
 /* False: the line did not take it; it is still the caller's. */
 static bool dispatch(struct worker *w, const struct way *way, struct span stanza)
 {
     struct link *k = w->links[way->line.link];
     enum stanza_kind kind = kind_of(stanza);
     size_t bytes = stanza.s.n;
+    if (!fits(w, k->kit->c, bytes)) {
+        switch_failed_inward(w, stanza, way->content, "policy-violation", STR(TOO_LARGE));
+        span_release(&stanza);
+        return true;
+    }
     if (k->front != NULL)
         to_front(k->front, way, stanza);
     else if (!line_send(&k->lines[way->line.line], stanza, way->key.local))
@@ -103,20 +116,27 @@ static void fail(struct worker *w, const struct held *h, const char *condition, 
     switch_failed_inward(w, h->stanza, h->content, condition, str_c(text));
 }
 
-/* Every link that could take it is down, the last of them for longer than hold_time. */
-static bool waited_enough(struct worker *w, const struct inward_key *key)
+/* No link takes it: since when, and whether one of them is up all the same. */
+struct lack {
+    uint64_t since;
+    bool up;
+};
+
+static struct lack lack_of(struct worker *w, const struct inward_key *key)
 {
-    uint64_t left = inward_candidates(w->inward, key->local, key->remote), last = 0;
+    uint64_t left = inward_candidates(w->inward, key->local, key->remote);
+    struct lack lack = {0, false};
     for (size_t i = 0; left != 0; i++, left >>= 1) {
         const struct link *k = w->links[i];
         if (!(left & 1))
             continue;
-        uint64_t since = k->front != NULL
-                             ? k->front->since
-                             : k->lines[inward_line(w->inward, i, key->remote).line].since;
-        last = since > last ? since : last;
+        const struct line *l =
+            k->front ? NULL : &k->lines[inward_line(w->inward, i, key->remote).line];
+        uint64_t since = l != NULL ? l->lacks_since : k->front->since;
+        lack.since = since > lack.since ? since : lack.since;
+        lack.up = lack.up || (l != NULL && l->up);
     }
-    return loop_now(&w->loop) - last >= w->cfg->limits.hold_time;
+    return lack;
 }
 
 static bool room(const struct worker *w, size_t bytes)
@@ -147,10 +167,10 @@ static const char *may_not_wait(struct worker *w, const struct inward_key *key, 
         *text = "no link to the inside carries this pair of domains";
         return "service-unavailable";
     }
-    *text = LINK_DOWN;
-    if (w->draining || waited_enough(w, key) || !room(w, bytes))
-        return "remote-server-timeout";
-    return NULL;
+    struct lack lack = lack_of(w, key);
+    bool waited = loop_now(&w->loop) - lack.since >= w->cfg->limits.hold_time;
+    *text = lack.up ? DOMAIN_GONE : LINK_DOWN;
+    return w->draining || waited || !room(w, bytes) ? "remote-server-timeout" : NULL;
 }
 
 static void wait_or_fail(struct worker *w, const struct inward_key *key, enum content_ns content,
@@ -177,6 +197,17 @@ void hold_send(struct worker *w, const struct way *way, struct span stanza)
     span_release(&stanza);
 }
 
+void hold_answer(struct worker *w, const struct way *way, struct span stanza)
+{
+    const struct link *k = way->up ? w->links[way->line.link] : NULL;
+    if (k == NULL || k->front != NULL || line_takes_answers(&k->lines[way->line.line])) {
+        hold_send(w, way, stanza);
+        return;
+    }
+    w->n.inward.dropped++;
+    span_release(&stanza);
+}
+
 void hold_again(struct worker *w, struct span stanza)
 {
     struct reread r;
@@ -193,9 +224,13 @@ void hold_again(struct worker *w, struct span stanza)
 
 void hold_reply(struct worker *w, struct line *l, struct span stanza, struct str local)
 {
-    if (line_send(l, stanza, local))
+    enum stanza_kind kind = kind_of(stanza);
+    size_t bytes = stanza.s.n;
+    if (line_takes_answers(l) && line_send(l, stanza, local)) {
+        link_count(l->link, LINK_OUT, kind, bytes);
         return;
-    w->n.inward.dropped++; /* an answer to somebody who has gone */
+    }
+    w->n.inward.dropped++; /* an answer to somebody who has gone, or does not read */
     span_release(&stanza);
 }
 

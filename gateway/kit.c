@@ -8,7 +8,7 @@
 
 #include "core/base/mem.h"
 
-enum { IDENTITIES_MAX = 10000, PROVEN_MAX = 512 };
+enum { IDENTITIES_MAX = 10000 };
 
 /* ---- TLS ------------------------------------------------------------------------------------- */
 
@@ -192,36 +192,4 @@ void link_kit_unref(struct link_kit *k)
     mem_free(k->authlist);
     gateway_config_unref(k->cfg);
     mem_free(k);
-}
-
-/* ---- names proven by password ---------------------------------------------------------------- */
-
-bool link_kit_read_proven(const struct link_kit *k)
-{
-    char line[PROVEN_MAX] = "";
-    FILE *f = k->c->proven_file != NULL ? fopen(k->c->proven_file, "re") : NULL;
-    if (f == NULL)
-        return false;
-    bool read = fgets(line, sizeof line, f) != NULL;
-    fclose(f);
-    struct str name = str_trim(str_c(line));
-    return read && k->c->peer_name != NULL && str_is(name, k->c->peer_name);
-}
-
-bool link_kit_write_proven(const struct link_kit *k)
-{
-    char temporary[4096];
-    const char *path = k->c->proven_file;
-    if (path == NULL ||
-        snprintf(temporary, sizeof temporary, "%s.new", path) >= (int)sizeof temporary)
-        return path == NULL;
-    FILE *f = fopen(temporary, "we");
-    if (f == NULL)
-        return false;
-    bool ok = fprintf(f, "%s\n", k->c->peer_name) > 0;
-    ok = fclose(f) == 0 && ok;
-    if (ok && rename(temporary, path) == 0)
-        return true;
-    remove(temporary);
-    return false;
 }

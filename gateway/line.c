@@ -6,15 +6,33 @@
 #include <stdio.h>
 
 #include "core/base/mem.h"
+#include "xcp/proven.h"
 
 enum {
     TURN_EVENTS = 512, /* what one link turn gathers for many remotes goes out in fewer writes */
     PENDING_MAX = 16,  /* accepted connections of one link that have not proven themselves */
 };
 
+/* An inside that sends and does not read is not paused, as it may be waiting for us in turn; but
+ * above so many times limits.link_high it gets no more answers. */
+#define UNREAD "link.unread"
+#define CLOCK  "link.clock"
+enum { UNREAD_MARKS = 16 };
+
 static bool is_jabberd2(const struct link_session *ls)
 {
     return ls->kit->c->protocol == PROTOCOL_JABBERD2;
+}
+
+static const struct link_end *end_of(const struct link_session *ls)
+{
+    return is_jabberd2(ls) ? &ls->m.jabberd2.end : &ls->m.client.end;
+}
+
+/* On the certificate that was shown. */
+static enum trust_reason verdict_of(const struct link_session *ls)
+{
+    return is_jabberd2(ls) ? ls->m.jabberd2.verdict : ls->m.client.verdict;
 }
 
 /* ---- alarms ---------------------------------------------------------------------------------- */
@@ -24,11 +42,13 @@ static const char *label(const struct link_session *ls)
     return ls->of->label;
 }
 
-/* The peer does not let us in: because of our certificate, or of the secret. */
+/* The peer does not let us in: because of our certificate, or for want of one, or of the secret. */
 static const char *refused_kind(const struct link_session *ls)
 {
-    bool certificate = !is_jabberd2(ls) && ls->m.client.end.cert_refused;
-    return certificate ? "link.certificate-refused" : "link.password";
+    const struct link_end *e = end_of(ls);
+    return e->cert_refused ? "link.certificate-refused"
+           : e->tls_needed ? "link.clear"
+                           : "link.password";
 }
 
 /* The kind of alarm for the way in which a session failed; NULL: none (we ended it). */
@@ -36,12 +56,14 @@ static const char *alarm_kind(const struct link_session *ls, enum end_reason rea
 {
     switch (reason) {
     case END_UNTRUSTED:
-        return link_alarm_of(is_jabberd2(ls) ? ls->m.jabberd2.verdict : ls->m.client.verdict);
+        return link_alarm_of(verdict_of(ls));
     case END_UNAUTHORIZED:
         return refused_kind(ls);
     case END_CONFLICT:
         return "link.conflict";
     case END_TLS_FAILED:
+    case END_TLS_REFUSED:
+    case END_TLS_NOT_OFFERED:
         return "link.tls";
     case END_DRAINED:
         return NULL;
@@ -57,6 +79,22 @@ static void on_hold_timer(struct timer *t)
     hold_sweep(CONTAINER_OF(t, struct line, hold_timer)->link->w);
 }
 
+/* From now on it may be waited for. */
+static void set_lacking(struct line *l)
+{
+    struct worker *w = l->link->w;
+    l->lacks_since = loop_now(&w->loop);
+    loop_timer_set(&w->loop, &l->hold_timer, w->cfg->limits.hold_time);
+}
+
+static uint64_t waiting_bytes(const struct link *k)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < k->nlines; i++)
+        n += k->lines[i].up ? conn_queued(k->lines[i].session->s.conn) : 0;
+    return n;
+}
+
 static void watch_fullness(struct link *k)
 {
     bool full = false;
@@ -65,6 +103,8 @@ static void watch_fullness(struct link *k)
     if (full == k->full)
         return;
     k->full = full;
+    log_ev(&k->w->ctx, LOG_NOTICE, full ? "link.full" : "link.room", KV_C("link", k->kit->c->name),
+           KV_I("queued", waiting_bytes(k)));
     if (full)
         accept_pause(&k->w->world, k->index);
     else
@@ -73,10 +113,9 @@ static void watch_fullness(struct link *k)
 
 static void set_down(struct line *l)
 {
-    struct worker *w = l->link->w;
     l->up = false;
-    l->since = loop_now(&w->loop);
-    loop_timer_set(&w->loop, &l->hold_timer, w->cfg->limits.hold_time);
+    l->since = loop_now(&l->link->w->loop);
+    set_lacking(l);
     watch_fullness(l->link);
 }
 
@@ -85,13 +124,10 @@ static void remember_proven(struct link_session *ls)
 {
     struct link *k = ls->link;
     const struct cfg_link *c = ls->kit->c;
-    if (c->auth != LINK_AUTH_PASSWORD || c->peer_name == NULL || k->proven)
+    if (c->auth != LINK_AUTH_PASSWORD || c->peer_name == NULL)
         return;
+    proven_remember(c->proven_file, c->peer_name, k->proven, &ls->s.log);
     k->proven = true;
-    bool written = link_kit_write_proven(ls->kit);
-    log_ev(&ls->s.log, written ? LOG_INFO : LOG_WARN, "link.proven", KV_C("name", c->peer_name),
-           KV_C("file", c->proven_file),
-           KV_C("msg", written ? NULL : "proven_file cannot be written"));
 }
 
 static void take_back(struct link_session *ls);
@@ -119,6 +155,7 @@ static void went_up(struct link_session *ls)
     struct link *k = ls->link;
     struct worker *w = k->w;
     struct line *l = ls->accepted ? &k->lines[0] : ls->line;
+    const struct tls_peer *tls = conn_tls_peer(ls->s.conn);
     if (l == NULL || k->stopping) {
         session_drain(&ls->s, "this link is not wanted any more");
         return;
@@ -131,7 +168,9 @@ static void went_up(struct link_session *ls)
     l->up = ls->ready = true;
     l->since = loop_now(&w->loop);
     loop_timer_clear(&w->loop, &l->hold_timer);
-    log_ev(&ls->s.log, LOG_NOTICE, "link.up", KV_C("link", l->label));
+    if (is_jabberd2(ls)) /* it may not know all domains yet */
+        set_lacking(l);
+    log_ev(&ls->s.log, LOG_NOTICE, "link.up", KV_C("tls", tls ? tls->protocol : NULL));
     alarm_clear_all(&w->alarms, "link.", l->label, l->since);
     remember_proven(ls);
     size_t held = w->hold.items.count;
@@ -143,44 +182,62 @@ static void went_up(struct link_session *ls)
 
 /* ---- the session ----------------------------------------------------------------------------- */
 
+static void watch_clock(struct link_session *ls)
+{
+    struct worker *w = ls->w;
+    const struct link_client *m = &ls->m.client;
+    char why[ALARM_TEXT_MAX];
+    if (!link_client_skewed(m)) {
+        alarm_clear(&w->alarms, CLOCK, label(ls), loop_now(&w->loop));
+        return;
+    }
+    snprintf(why, sizeof why, "its clock differs from ours by %lld s",
+             (long long)(m->skew_ms / 1000));
+    alarm_raise(&w->alarms, CLOCK, label(ls), why, loop_now(&w->loop));
+}
+
 static void step(void *machine, const struct gw_event *ev, struct gw_actions *out)
 {
     struct link_session *ls = machine;
     if (!is_jabberd2(ls)) {
+        uint64_t answers = ls->m.client.probes.time.answered;
         link_client_step(&ls->m.client, ev, out);
+        if (ls->m.client.probes.time.answered > answers && ls->line != NULL)
+            watch_clock(ls);
         return;
     }
     size_t before = ls->m.jabberd2.nnames;
     jabberd2_step(&ls->m.jabberd2, ev, out);
     if (ls->m.jabberd2.nnames > before) /* a domain that something may wait for */
         loop_post(&ls->w->loop, &ls->w->hold.sweep);
+    if (ls->m.jabberd2.nnames < before && ls->line != NULL)
+        set_lacking(ls->line);
 }
 
-static void deliver(struct link_session *ls, const struct stanza *st)
+/* Each stanza from the inside has one of these. */
+static bool is_fate(enum gw_act kind)
 {
-    link_count(ls->link, LINK_IN, st->kind, st->span.s.n);
-    switch_outward(ls->link, ls->line, st);
+    return kind == ACT_DELIVER || kind == ACT_BOUNCE || kind == ACT_DROP || kind == ACT_UNDELIVERED;
 }
 
 static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
 {
     struct link_session *ls = (struct link_session *)s;
-    struct books *b = &ls->w->n.outward;
     const struct stanza *st = ev->u.stanza;
+    if (is_fate(a->kind))
+        link_count(ls->link, LINK_IN, st->kind, st->span.s.n);
     switch (a->kind) {
     case ACT_READY:
         went_up(ls);
         break;
     case ACT_DELIVER:
-        deliver(ls, st);
+        switch_outward(ls->link, ls->line, st);
         break;
     case ACT_BOUNCE:
-        b->received++;
-        switch_answer_inside(ls->w, st, a->u.bounce.condition, a->u.bounce.text);
+        switch_malformed(ls->link, ls->line, st, a);
         break;
     case ACT_DROP:
-        b->received++;
-        b->dropped++;
+        switch_dropped(ls->link, st, a->u.bounce.condition);
         break;
     case ACT_UNDELIVERED:
         switch_undelivered(ls->w, st, a);
@@ -241,6 +298,13 @@ static enum redial_why why_again(enum end_reason reason)
     return refused ? REDIAL_REFUSED : REDIAL_LOST;
 }
 
+static void dial_again(struct line *l, enum end_reason reason)
+{
+    uint64_t ms = redial_again(&l->redial, why_again(reason));
+    if (ms > 0)
+        log_ev(&l->link->w->ctx, LOG_INFO, "link.retry", KV_C("link", l->label), KV_SEC("in", ms));
+}
+
 static void raise_alarm(struct link_session *ls, enum end_reason reason, struct str text)
 {
     const char *kind = alarm_kind(ls, reason);
@@ -249,9 +313,7 @@ static void raise_alarm(struct link_session *ls, enum end_reason reason, struct 
     if (kind == NULL || ls->link->stopping || (ls->line == NULL && (!pending || stranger)))
         return;
     char why[ALARM_TEXT_MAX];
-    if (reason == END_UNTRUSTED && !is_jabberd2(ls))
-        text = str_c(trust_reason_text(ls->m.client.verdict));
-    else if (text.n == 0)
+    if (text.n == 0)
         text = str_c(end_reason_name(reason));
     snprintf(why, sizeof why, "%s: %.*s", ls->addr, STR_ARG(text));
     alarm_raise(&ls->w->alarms, kind, label(ls), why, loop_now(&ls->w->loop));
@@ -260,8 +322,7 @@ static void raise_alarm(struct link_session *ls, enum end_reason reason, struct 
 static void tell_end(struct link_session *ls, enum end_reason reason, struct str text)
 {
     log_ev(&ls->s.log, reason == END_DRAINED ? LOG_NOTICE : LOG_ERROR, "link.down",
-           KV_C("link", label(ls)), KV_C("reason", end_reason_name(reason)),
-           KV_I("bytes_in", conn_bytes_in(ls->s.conn)),
+           KV_C("reason", end_reason_name(reason)), KV_I("bytes_in", conn_bytes_in(ls->s.conn)),
            KV_I("bytes_out", conn_bytes_out(ls->s.conn)), KV_S("msg", text.n ? text : STR_NONE));
     raise_alarm(ls, reason, text);
 }
@@ -282,7 +343,7 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
     }
     take_back(ls);
     if (ours && !ls->accepted)
-        redial_again(&l->redial, why_again(reason));
+        dial_again(l, reason);
 }
 
 static void drained(struct session *s)
@@ -290,6 +351,7 @@ static void drained(struct session *s)
     struct link_session *ls = (struct link_session *)s;
     if (ls->line != NULL && ls->line->session == ls)
         watch_fullness(ls->link);
+    alarm_clear(&ls->w->alarms, UNREAD, label(ls), loop_now(&ls->w->loop));
 }
 
 static void sent(struct session *s, size_t stanzas, size_t bytes)
@@ -337,6 +399,7 @@ static void init_client(struct link_session *ls, const char *name)
         .auth_ms = cfg->timeouts.auth,
         .close_ms = cfg->timeouts.close,
         .ping_ms = cfg->timeouts.probe,
+        .ping_answer_ms = cfg->timeouts.dead,
     };
     link_client_init(&ls->m.client, &m, ls->w->loop.env);
 }
@@ -350,10 +413,13 @@ static void init_jabberd2(struct link_session *ls)
         .user = str_c(c->user),
         .secret = str_c(c->secret),
         .require_tls = c->security_mode == SECURITY_TLS_REQUIRED,
+        .no_tls = c->security_mode == SECURITY_NO_TLS,
+        .direct_tls = ls->accepted,
         .trust = &ls->kit->trust,
         .auth_ms = cfg->timeouts.auth,
         .close_ms = cfg->timeouts.close,
         .ping_ms = cfg->timeouts.probe,
+        .ping_answer_ms = cfg->timeouts.dead,
     };
     jabberd2_init(&ls->m.jabberd2, &m, ls->w->loop.env);
 }
@@ -372,6 +438,7 @@ static void init_session(struct link_session *ls, bool accepted)
     s->log = (struct log_ctx){.sink = ls->w->log};
     s->log.kv[0] = KV_I("sid", ls->sid);
     s->log.kv[1] = KV_C("addr", ls->addr);
+    s->log.kv[2] = KV_C("link", label(ls));
 }
 
 static struct link_session *new_session(struct link *k, struct line *l, const uv_tcp_t *tcp,
@@ -406,7 +473,7 @@ static bool start(struct link_session *ls, uv_tcp_t *tcp)
     const struct gateway_config *cfg = ls->kit->cfg;
     struct conn_options opt = {
         .content = is_jabberd2(ls) ? CONTENT_ROUTER : CONTENT_COMPONENT,
-        .limits = &ls->w->limits_link,
+        .limits = &ls->w->limits_unproven,
         .turn_events = TURN_EVENTS,
         .high_mark = cfg->limits.link_high,
         .low_mark = cfg->limits.link_low,
@@ -488,7 +555,7 @@ void line_init(struct line *l, struct link *k, size_t index)
     l->hold_timer.fire = on_hold_timer;
     redial_init(&l->redial, &w->loop, &ops, l);
     l->since = loop_now(&w->loop);
-    loop_timer_set(&w->loop, &l->hold_timer, w->cfg->limits.hold_time);
+    set_lacking(l);
 }
 
 void line_dial(struct line *l)
@@ -504,6 +571,16 @@ bool line_serves(const struct line *l, struct str local)
     if (!l->up)
         return false;
     return !is_jabberd2(l->session) || jabberd2_announced(&l->session->m.jabberd2, local);
+}
+
+bool line_takes_answers(const struct line *l)
+{
+    struct worker *w = l->link->w;
+    if (!l->up || conn_queued(l->session->s.conn) <= UNREAD_MARKS * w->cfg->limits.link_high)
+        return true;
+    alarm_raise(&w->alarms, UNREAD, l->label, "it does not read: answers to it are dropped",
+                loop_now(&w->loop));
+    return false;
 }
 
 bool line_send(struct line *l, struct span stanza, struct str local)
@@ -536,8 +613,7 @@ bool line_send(struct line *l, struct span stanza, struct str local)
 static bool still_trusted(const struct link_session *ls, const struct link_trust *now)
 {
     const struct tls_peer *peer = conn_tls_peer(ls->s.conn);
-    return peer == NULL || now->auth == LINK_AUTH_PASSWORD ||
-           trust_ok(link_trust_check(now, peer));
+    return peer == NULL || now->auth == LINK_AUTH_PASSWORD || trust_ok(link_trust_check(now, peer));
 }
 
 void line_renew(struct line *l)
@@ -546,7 +622,8 @@ void line_renew(struct line *l)
     if (l->up && still_trusted(ls, &l->link->kit->trust))
         return;
     if (l->up) {
-        log_ev(&ls->s.log, LOG_WARN, "link.trust.lost", KV_C("link", l->label));
+        log_ev(&ls->s.log, LOG_WARN, "link.trust.lost",
+               KV_C("msg", "its certificate is not accepted any more"));
         line_leave(l, "your certificate is not accepted any more");
         return;
     }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "core/base/mem.h"
+#include "xcp/proven.h"
 
 /* ---- plans ----------------------------------------------------------------------------------- */
 
@@ -115,6 +116,12 @@ static bool open_link(struct link *k, struct buf *why)
     return true;
 }
 
+/* Has peer_name joined by password in an earlier life? */
+static bool recall_proven(const struct worker *w, const struct link_kit *kit)
+{
+    return proven_recall(kit->c->proven_file, kit->c->peer_name, kit->c->name, &w->ctx);
+}
+
 static struct link *new_link(struct worker *w, struct link_kit *kit, struct tls_ctx *front)
 {
     struct link *k = mem_zalloc(sizeof *k);
@@ -125,7 +132,7 @@ static struct link *new_link(struct worker *w, struct link_kit *kit, struct tls_
     }
     k->w = w;
     k->kit = kit;
-    k->proven = link_kit_read_proven(kit);
+    k->proven = recall_proven(w, kit);
     if (front != NULL ? make_front(k, front) : make_lines(k))
         return k;
     link_kit_unref(kit);
@@ -201,7 +208,7 @@ static void renew(struct link *k, struct link_kit *kit, struct tls_ctx *front)
 {
     link_kit_unref(k->kit);
     k->kit = kit;
-    k->proven = k->proven || link_kit_read_proven(kit);
+    k->proven = k->proven || recall_proven(k->w, kit);
     kit->trust.proven = k->proven;
     if (k->front != NULL)
         front_adopt(k->front, k, front);
@@ -450,24 +457,51 @@ static void dump_traffic(const struct link *k, enum link_direction d)
     }
 }
 
+static void dump_probe(const struct line *l, const char *kind, const struct link_probe *p)
+{
+    const struct worker *w = l->link->w;
+    uint64_t now = loop_now(&w->loop);
+    log_ev(&w->ctx, LOG_NOTICE, "state.link.probes", KV_C("link", l->label), KV_C("kind", kind),
+           KV_I("sent", p->sent), KV_I("answered", p->answered),
+           KV_SEC("last_sent", p->sent ? now - p->last_sent_ms : 0),
+           KV_SEC("last_answer", p->answered ? now - p->last_answer_ms : 0));
+}
+
+static void dump_probes(const struct line *l, const struct link_session *ls)
+{
+    const struct link_client *m = &ls->m.client;
+    const bool jabberd2 = ls->kit->c->protocol == PROTOCOL_JABBERD2;
+    const struct link_probes *p = jabberd2 ? &ls->m.jabberd2.probes : &m->probes;
+    dump_probe(l, "ping", &p->ping);
+    dump_probe(l, "space", &p->space);
+    if (jabberd2)
+        return;
+    dump_probe(l, "time", &p->time);
+    if (m->skew_known)
+        log_ev(&l->link->w->ctx, LOG_NOTICE, "state.link.clock", KV_C("link", l->label),
+               KV_I("skew_ms", m->skew_ms));
+}
+
+/* Who gets what the router of jabberd2 has for the world. */
+static void dump_seat(const struct line *l, const struct jabberd2 *m)
+{
+    log_ev(&l->link->w->ctx, LOG_NOTICE, "state.link.router", KV_C("link", l->label),
+           KV_C("seat", m->active ? "active" : "standby"), KV_I("domains", m->nnames));
+}
+
 static void dump_line(const struct line *l)
 {
     const struct link_session *ls = l->session;
     const struct worker *w = l->link->w;
-    uint64_t now = loop_now(&w->loop);
     log_ev(&w->ctx, LOG_NOTICE, "state.link", KV_C("link", l->label),
-           KV_C("state", l->up ? "up" : "down"), KV_SEC("since", now - l->since),
+           KV_C("state", l->up ? "up" : "down"), KV_SEC("since", loop_now(&w->loop) - l->since),
            KV_I("sid", ls ? ls->sid : 0),
            KV_I("queued", ls && ls->s.conn ? conn_queued(ls->s.conn) : 0));
-    if (ls == NULL || ls->kit->c->protocol != PROTOCOL_COMPONENT)
+    if (ls == NULL)
         return;
-    const struct link_client *m = &ls->m.client;
-    const struct link_probe *ping = &m->probes.ping;
-    log_ev(&w->ctx, LOG_NOTICE, "state.link.probes", KV_C("link", l->label),
-           KV_I("sent", ping->sent), KV_I("answered", ping->answered),
-           KV_SEC("last_sent", ping->sent ? now - ping->last_sent_ms : 0),
-           KV_SEC("last_answer", ping->answered ? now - ping->last_answer_ms : 0),
-           KV_I("skew_ms", m->skew_known ? m->skew_ms : 0));
+    dump_probes(l, ls);
+    if (ls->kit->c->protocol == PROTOCOL_JABBERD2)
+        dump_seat(l, &ls->m.jabberd2);
 }
 
 static void dump_front(const struct link *k)

@@ -155,7 +155,7 @@ static int auth_info(const struct gateway_config *cfg)
         const struct cfg_link *k = &cfg->links[i];
         const char *name = k->component != NULL ? k->component : k->name;
         struct tls_identity id = {.domain = name, .certificate = k->certificate, .key = k->key};
-        ok = auth_info_print(k->name, &id) && ok;
+        ok = auth_info_print("link", k->name, &id) && ok;
     }
     return ok ? SUPERVISOR_OK : SUPERVISOR_BAD_CONFIG;
 }

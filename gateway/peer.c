@@ -172,12 +172,21 @@ static void describe_end(const struct out_session *o, enum end_reason reason, st
              STR_ARG(text));
 }
 
+/* Of a stream to the inside; what fails here fails for every pair. */
+static void raise_alarm(const struct out_session *o, enum end_reason reason, struct str text)
+{
+    if (reason == END_UNTRUSTED)
+        front_alarm(o->front, link_alarm_of(o->m.verdict), str_c(trust_reason_text(o->m.verdict)));
+    else if (reason == END_TLS_FAILED || reason == END_TLS_REFUSED || reason == END_TLS_UNWANTED ||
+             reason == END_TLS_NOT_OFFERED)
+        front_alarm(o->front, "link.tls", text.n ? text : str_c(end_reason_name(reason)));
+}
+
 static void ended(struct session *s, enum end_reason reason, struct str text)
 {
     struct out_session *o = (struct out_session *)s;
     const struct tls_peer *tls = conn_tls_peer(s->conn);
-    if (reason == END_UNTRUSTED)
-        front_alarm(o->front, link_alarm_of(o->m.verdict), str_c(trust_reason_text(o->m.verdict)));
+    raise_alarm(o, reason, text);
     log_ev(&s->log, LOG_INFO, "s2s.closed", KV_C("reason", end_reason_name(reason)),
            KV_I("stanzas", o->stanzas), KV_I("bytes_in", conn_bytes_in(s->conn)),
            KV_I("bytes_out", conn_bytes_out(s->conn)),
@@ -726,7 +735,7 @@ void peer_drain(struct front *f, bool now)
         if (now)
             session_abort(&o->s, "the gateway stops now");
         else
-            session_drain(&o->s, "the gateway is stopping");
+            session_drain(&o->s, front_why_drained(f));
     }
 }
 

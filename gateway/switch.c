@@ -16,11 +16,9 @@ static const char *error_type(const char *condition)
 {
     static const struct {
         const char *condition, *type;
-    } types[] = {{"remote-server-timeout", "wait"},
-                 {"resource-constraint", "wait"},
-                 {"jid-malformed", "modify"},
-                 {"policy-violation", "modify"},
-                 {"not-acceptable", "modify"}};
+    } types[] = {{"remote-server-timeout", "wait"}, {"resource-constraint", "wait"},
+                 {"bad-request", "modify"},         {"jid-malformed", "modify"},
+                 {"policy-violation", "modify"},    {"not-acceptable", "modify"}};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         if (strcmp(types[i].condition, condition) == 0)
             return types[i].type;
@@ -99,7 +97,7 @@ void switch_answer_inside(struct worker *w, const struct stanza *st, const char 
     if (b.chunk == NULL)
         return;
     w->n.inward.authored++;
-    hold_send(w, &way, b);
+    hold_answer(w, &way, b);
 }
 
 static void log_bounce(struct worker *w, const char *dir, struct str local, struct str remote,
@@ -131,6 +129,8 @@ static bool is_own_name(const struct link *k, const struct line *l, struct str r
     const struct cfg_link *c = k->kit->c;
     if (l == NULL || c->component == NULL)
         return false;
+    if (c->protocol == PROTOCOL_JABBERD2 && str_is(remote, JABBERD2_DEFAULT))
+        return true;
     for (size_t i = 0; i < c->npartners; i++) /* ejabberd's hosts: joined by a partner's name */
         if (strcmp(c->partners[i], c->component) == 0)
             return false;
@@ -157,6 +157,53 @@ static void refuse(struct worker *w, const struct link *k, const struct stanza *
     w->n.outward.dropped++;
     log_ev(&w->ctx, LOG_WARN, "stanza.refused", KV_C("reason", reason),
            KV_C("link", k->kit->c->name), KV_S("from", st->from), KV_S("to", st->to));
+}
+
+void switch_dropped(struct link *k, const struct stanza *st, const char *reason)
+{
+    struct worker *w = k->w;
+    w->n.outward.received++;
+    if (reason != NULL)
+        refuse(w, k, st, reason);
+    else
+        w->n.outward.dropped++;
+}
+
+/* An answer without a sender, or from what is no address, may end the stream inside; so where the
+ * stanza has no proper recipient the gateway answers by its own name. */
+static void answer_malformed(struct worker *w, struct line *l, const struct stanza *st,
+                             const struct gw_action *a, struct str local)
+{
+    struct domain remote;
+    struct jid j;
+    struct stanza asked = *st;
+    if (st->to.p == NULL || jid_prepare(st->to, &j, &remote) != JID_OK)
+        asked.to = str_c(l->name);
+    struct span b = bounce_stanza(&asked, CONTENT_COMPONENT, a->u.bounce.type,
+                                  a->u.bounce.condition, a->u.bounce.text);
+    if (b.chunk == NULL)
+        return;
+    w->n.inward.authored++;
+    hold_reply(w, l, b, local);
+}
+
+void switch_malformed(struct link *k, struct line *l, const struct stanza *st,
+                      const struct gw_action *a)
+{
+    struct worker *w = k->w;
+    struct domain local;
+    struct jid j;
+    bool known = jid_prepare(st->from, &j, &local) == JID_OK &&
+                 gateway_config_domain(w->cfg, str_c(local.ascii)) != NULL;
+    if (!known || l == NULL) {
+        switch_dropped(k, st, known ? NULL : "foreign-from");
+        return;
+    }
+    w->n.outward.received++;
+    w->n.outward.bounced++;
+    log_bounce(w, "out", str_c(local.ascii), st->to, a->u.bounce.condition,
+               str_c(a->u.bounce.text));
+    answer_malformed(w, l, st, a, str_c(local.ascii));
 }
 
 /* A link that is configured no more speaks for what it was made for until its streams are closed:

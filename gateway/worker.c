@@ -363,6 +363,16 @@ static void dump_books(struct worker *w, const char *dir, struct books b)
                                : "WRONG"));
 }
 
+static void dump_counters(const struct worker *w)
+{
+    const struct kv kv[] = {
+#define X(name, help) KV_I(#name, w->n.name),
+        COUNTERS(X)
+#undef X
+    };
+    log_write(&w->ctx, LOG_NOTICE, "state.counters", kv, sizeof kv / sizeof kv[0]);
+}
+
 static void dump_peers(const struct worker *w)
 {
     struct peer *p, *next;
@@ -381,6 +391,7 @@ void worker_dump(struct worker *w)
     w->n.inward.waiting = w->hold.items.count + link_queued(w);
     dump_books(w, "in", w->n.inward);
     dump_books(w, "out", w->n.outward);
+    dump_counters(w);
     log_ev(&w->ctx, LOG_NOTICE, "state.streams", KV_I("in_unproven", f->in_unproven.count),
            KV_I("in_proven", f->in_proven.count), KV_I("out", f->out.count),
            KV_I("peers", HASH_COUNT(f->peers)),

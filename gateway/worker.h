@@ -155,6 +155,9 @@ struct line {
     struct link_session *session; /* up, or being set up by dialling; NULL: none */
     bool up;
     uint64_t since; /* ms: of up or down */
+    /* ms: what it cannot take waits for hold_time from then on: since it is down or, where the
+     * domains inside come and go (jabberd2), up or without one that it had. */
+    uint64_t lacks_since;
     struct timer hold_timer;
     char label[2 * DOMAIN_MAX]; /* for logs and alarms: "core", "core/partner.test" */
 };
@@ -278,6 +281,8 @@ void front_set_limits(struct front *f);
 bool front_quiet(const struct front *f); /* no stream is left */
 struct books *front_books(struct front *f);
 void front_drain(struct front *f, bool now);
+/* What the last line of a drained stream gives as the reason. */
+const char *front_why_drained(const struct front *f);
 void front_close(struct front *f); /* frees everything; its streams are gone */
 /* A stanza of ours for the other side of this front that failed. */
 void front_failed(struct front *f, struct span stanza, const char *condition, struct str text);
@@ -331,9 +336,6 @@ struct link_kit *link_kit_ref(struct link_kit *k);
 void link_kit_unref(struct link_kit *k);
 /* TLS contexts of an s2s link: those of its kit and of certificates_dir. */
 struct tls_ctx *link_kit_front_tls(const struct link_kit *k, struct buf *why);
-/* proven_file: does it say that peer_name has joined by password? Writes that; false: it cannot. */
-bool link_kit_read_proven(const struct link_kit *k);
-bool link_kit_write_proven(const struct link_kit *k);
 
 /* ---- link.c ---- */
 /* Everything that a snapshot needs of links, made before anything is changed. */
@@ -369,6 +371,8 @@ void line_accept(struct link *k, uv_tcp_t *tcp);
 void line_renew(struct line *l);
 /* Takes the reference over; false: it was not taken, and is still the caller's. */
 bool line_send(struct line *l, struct span stanza, struct str local);
+/* False: so much is unread on the other side that no answer of ours is added to it. */
+bool line_takes_answers(const struct line *l);
 /* Nothing new goes out on it; its stream is closed in good order. */
 void line_leave(struct line *l, const char *why);
 void line_stop(struct line *l, bool now);
@@ -383,6 +387,8 @@ struct way way_inside(struct worker *w, struct str local, struct str remote, str
 void hold_send(struct worker *w, const struct way *way, struct span stanza);
 /* Waits, or fails: bytes as an s2s link would have written them. */
 void hold_again(struct worker *w, struct span stanza);
+/* The same for words of our own, which an inside that does not read is spared. */
+void hold_answer(struct worker *w, const struct way *way, struct span stanza);
 /* To this very line, or nowhere: what its own end asked us. */
 void hold_reply(struct worker *w, struct line *l, struct span stanza, struct str local);
 /* A link came up, went down or has waited long enough: sends what can go, fails what is too old. */
@@ -400,6 +406,12 @@ void held_free(struct held *h);
 void switch_inward(struct worker *w, const struct stanza *st, struct str local, struct str remote);
 /* A stanza from the inside. `line` NULL: by a stream of the s2s link. */
 void switch_outward(struct link *k, struct line *l, const struct stanza *st);
+/* A stanza from the inside that can go nowhere: answered as the machine says (BOUNCE), on the line
+ * that it came by (NULL: that has gone); or dropped for a reason that is logged (NULL: needs none).
+ */
+void switch_malformed(struct link *k, struct line *l, const struct stanza *st,
+                      const struct gw_action *a);
+void switch_dropped(struct link *k, const struct stanza *st, const char *reason);
 /* Answers a stanza from a remote server with an error (or drops it). */
 void switch_bounce_inward(struct worker *w, const struct stanza *st, struct str local,
                           struct str remote, const char *type, const char *condition,

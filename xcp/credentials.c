@@ -1,12 +1,8 @@
 #include "xcp/credentials.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <unistd.h>
-
 #include "core/base/mem.h"
 
-enum { TLS_1_2_FLOOR = 0x0303 /* RFC 9325 3.1.1 */, PATH_BYTES = 4096, NAME_BYTES = 512 };
+enum { TLS_1_2_FLOOR = 0x0303 /* RFC 9325 3.1.1 */ };
 
 static bool make_tls(struct credentials *c, const struct credentials_settings *s,
                      struct buf *errors)
@@ -67,41 +63,4 @@ void credentials_free(struct credentials *c)
     mem_free(c->store);
     mem_free(c->authlist);
     *c = (struct credentials){.tls = NULL};
-}
-
-/* ---- names proven by password ---------------------------------------------------------------- */
-
-bool proven_read(const char *file, const char *name)
-{
-    char line[NAME_BYTES] = "";
-    FILE *f = fopen(file, "re");
-    if (f == NULL)
-        return false;
-    bool ok = fgets(line, sizeof line, f) != NULL;
-    fclose(f);
-    return ok && name[0] != '\0' && str_is(str_trim(str_c(line)), name);
-}
-
-static bool write_all(const char *path, const char *name)
-{
-    FILE *f = fopen(path, "we");
-    if (f == NULL)
-        return false;
-    bool ok = fprintf(f, "%s\n", name) > 0 && fflush(f) == 0 && fsync(fileno(f)) == 0;
-    return fclose(f) == 0 && ok;
-}
-
-bool proven_write(const char *file, const char *name)
-{
-    char temporary[PATH_BYTES];
-    if (snprintf(temporary, sizeof temporary, "%s.new", file) >= (int)sizeof temporary) {
-        errno = ENAMETOOLONG;
-        return false;
-    }
-    if (write_all(temporary, name) && rename(temporary, file) == 0)
-        return true;
-    int err = errno;
-    remove(temporary);
-    errno = err;
-    return false;
 }

@@ -1,5 +1,5 @@
-/* What a connection proves itself and its peer with: our certificate, whom to believe, and the
- * memory of names that joined by password. Made from settings and the files that they name. */
+/* What a connection proves itself and its peer with: our certificate, and whom to believe. Made
+ * from settings and the files that they name. */
 #ifndef XCP_CREDENTIALS_H
 #define XCP_CREDENTIALS_H
 
@@ -27,10 +27,5 @@ struct credentials {
 bool credentials_init(struct credentials *c, const struct credentials_settings *s,
                       struct buf *errors);
 void credentials_free(struct credentials *c); /* fine for a zeroed one */
-
-/* A file that holds the name, on one line. False: it does not, or cannot be read. */
-bool proven_read(const char *file, const char *name);
-/* Replaces the file in one step, so that nobody ever reads half of it. False: errno says why. */
-bool proven_write(const char *file, const char *name);
 
 #endif

@@ -11,7 +11,7 @@
 
 #define TO(s) (1u << LINK_##s)
 const machine_edges jabberd2_edges[LINK_STATE_COUNT] = {
-    [LINK_CONNECTED] = TO(HEADER) | TO(RESTING),
+    [LINK_CONNECTED] = TO(TLS) | TO(HEADER) | TO(RESTING),
     [LINK_TLS] = TO(HEADER) | TO(RESTING),
     [LINK_HEADER] = TO(HANDSHAKE) | TO(CLOSING) | TO(RESTING),
     [LINK_HANDSHAKE] = TO(TLS) | TO(HEADER) | TO(UP) | TO(CLOSING) | TO(RESTING),
@@ -194,7 +194,7 @@ static void on_features(struct jabberd2 *m, const struct nonza *z, struct gw_act
     } else if (m->authenticated) {
         m->step = JABBERD2_BOUND;
         send_bind(out, m->cfg.name, "/>");
-    } else if (!m->end.encrypted && f.starttls) {
+    } else if (!m->end.encrypted && f.starttls && !m->cfg.no_tls) {
         wait_for(m, JABBERD2_PROCEED, out, "<starttls xmlns='" NS_TLS "'/>");
     } else if (!m->end.encrypted && need_tls) {
         give_up(m, out, END_TLS_NOT_OFFERED,
@@ -443,6 +443,12 @@ static void on_default_bound(struct jabberd2 *m, const struct nonza *z, struct g
                KV_C("name", JABBERD2_DEFAULT), KV_S("reason", error));
 }
 
+/* sm, c2s: what the router calls them, which is no domain. */
+static bool is_component(struct str name)
+{
+    return name.n == 0 || memchr(name.p, '.', name.n) == NULL;
+}
+
 /* Whoever had the default route is gone. */
 static void on_default_gone(struct jabberd2 *m, struct gw_actions *out)
 {
@@ -460,7 +466,7 @@ static void on_presence(struct jabberd2 *m, const struct nonza *z, struct gw_act
             on_default_gone(m, out);
         return;
     }
-    if (from.n == 0 || memchr(from.p, '.', from.n) == NULL || !domain_prepare(from, &out->local))
+    if (is_component(from) || !domain_prepare(from, &out->local))
         return;
     if (gone)
         domain_down(m, out);
@@ -508,10 +514,10 @@ static void on_undelivered(const struct stanza *st, struct gw_actions *out)
         return;
     }
     struct gw_action *act = gw_act(out, ACT_UNDELIVERED);
-    act->u.bounce.type = nobody ? "cancel" : "wait";
-    act->u.bounce.condition = nobody ? "service-unavailable" : "internal-server-error";
-    act->u.bounce.text =
-        nobody ? "the domain is not connected inside" : "the inside did not take the stanza";
+    act->u.bounce.type = "wait";
+    act->u.bounce.condition = nobody ? "remote-server-timeout" : "internal-server-error";
+    act->u.bounce.text = nobody ? "the server of this domain is not connected"
+                                : "the inside did not take the stanza";
 }
 
 static void on_route(struct link_end *e, const struct gw_event *ev, struct gw_actions *out)
@@ -531,7 +537,7 @@ static void on_route(struct link_end *e, const struct gw_event *ev, struct gw_ac
         on_undelivered(st, out);
     else if (!m->active && !is_ours(m, r->to))
         odd_route(out, r, "it is for a name that is not ours");
-    else if (is_ours(m, st->to))
+    else if (is_ours(m, st->to) && is_component(st->from))
         gw_act(out, ACT_DROP);
     else
         link_stanza(st, out);
@@ -592,6 +598,7 @@ void jabberd2_init(struct jabberd2 *m, const struct jabberd2_config *cfg, const 
     if (m->cfg.ping_answer_ms == 0)
         m->cfg.ping_answer_ms = JABBERD2_PING_ANSWER_MS;
     link_end_init(&m->end, &role, jabberd2_edges, cfg->keepalive_ms);
+    m->end.start_tls = cfg->direct_tls;
     m->end.auth_ms = cfg->auth_ms;
     m->end.close_ms = cfg->close_ms;
 }

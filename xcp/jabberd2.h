@@ -3,8 +3,10 @@
  * N is http://jabberd.jabberstudio.org/ns/component/1.0.
  *
  * Story. We dial the router and send a header without a default namespace. Its features offer
- * STARTTLS, if it has a certificate, and SASL DIGEST-MD5. TLS is taken when offered (and demanded
- * when the configuration says so); then we authenticate as a user of router-users.xml. After the
+ * STARTTLS, if it has a certificate, and SASL DIGEST-MD5. TLS is taken when offered, demanded or
+ * left alone as the configuration says; where whoever brought us the connection (a splice) speaks
+ * TLS itself (`direct_tls`), there is no other TLS inside that. Then we authenticate as a user of
+ * router-users.xml. After the
  * new header we bind `name` (own, without <default/>: the name that our routes come from, so that a
  * standby can inject too), then try to bind "s2s" as the default route: the answer without an error
  * makes us ACTIVE, 409 (taken) leaves us STANDBY until the router announces that s2s is gone.
@@ -19,9 +21,11 @@
  * came back. The stanza is the one of the event, as on every link: the framer (CONTENT_ROUTER)
  * takes it out of its route, and its span and strings are borrowed until the next call into the
  * framer. A stanza of ours goes out in a route: what writer_restamp made for CONTENT_COMPONENT,
- * through jabberd2_route; what conn_unsent gives back, through jabberd2_unwrap. Stanzas for our own
- * names (sm asks "s2s" for its disco#info) are left unanswered; routes of type broadcast and log
- * are ignored; a route that holds no stanza, or is for nobody here, is dropped and logged.
+ * through jabberd2_route; what conn_unsent gives back, through jabberd2_unwrap. What the router's
+ * components ask our own names (sm asks "s2s" for its disco#info) is left unanswered, since an
+ * answer would list us among the services of the inside; what its users ask is delivered like any
+ * other stanza. Routes of type broadcast and log are ignored; a route that holds no stanza, or is
+ * for nobody here, is dropped and logged.
  *
  * UNDELIVERED: the stanza of this event is one that we sent; u.bounce is the stanza error that its
  * sender, outside, is due (bounce_allowed was asked; if it may have none the action is DROP), and
@@ -75,6 +79,8 @@ struct jabberd2_config {
     struct str name;         /* our own route name: "gw1" */
     struct str user, secret; /* of router-users.xml */
     bool require_tls;        /* END_TLS_NOT_OFFERED without it */
+    bool no_tls;             /* STARTTLS is not taken; not with a `trust` that needs TLS */
+    bool direct_tls;         /* EV_OPENED begins TLS */
     const struct link_trust
         *trust;                 /* NULL or auth password: any certificate; else TLS is required */
     uint64_t auth_ms, close_ms; /* set-up as a whole; our closing tag to the router's */

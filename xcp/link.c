@@ -61,22 +61,39 @@ static void send_error(struct gw_actions *out, const char *condition, const char
     gw_send_error(out, condition, text, LOG_WARN, "link.refused");
 }
 
-/* What follows from a peer that broke the rules does not count: the stream ends at once. */
-void link_refuse(struct link_end *e, struct gw_actions *out, const char *condition,
-                 const char *text, enum end_reason reason)
+static void rest_with(struct link_end *e, struct gw_actions *out, enum end_reason reason,
+                      bool abort, struct str text)
+{
+    if (!link_set_state(e, LINK_RESTING, out))
+        return;
+    gw_close(out, reason, abort);
+    out->v[out->n - 1].u.close.text = text;
+}
+
+/* What follows from a peer that broke the rules does not count: the stream ends at once. The peer
+ * is told `text`, and the operator `own`. */
+static void refuse(struct link_end *e, struct gw_actions *out, const char *condition,
+                   const char *text, enum end_reason reason, const char *own)
 {
     if (e->state == LINK_CLOSING) {
         link_rest(e, out, e->reason, false);
         return;
     }
     if (e->state == LINK_CONNECTED || e->state == LINK_TLS) {
-        link_rest(e, out, reason == END_STREAM_ERROR_SENT ? END_TLS_FAILED : reason, true);
+        reason = reason == END_STREAM_ERROR_SENT ? END_TLS_FAILED : reason;
+        rest_with(e, out, reason, true, str_c(own));
         return;
     }
     if (!e->header_sent && !link_send_header(e, out))
         return;
     send_error(out, condition, text);
-    link_rest(e, out, reason, false);
+    rest_with(e, out, reason, false, str_c(own));
+}
+
+void link_refuse(struct link_end *e, struct gw_actions *out, const char *condition,
+                 const char *text, enum end_reason reason)
+{
+    refuse(e, out, condition, text, reason, text);
 }
 
 /* ---- TLS ------------------------------------------------------------------------------------- */
@@ -92,12 +109,11 @@ enum trust_reason link_judge(struct link_end *e, const struct link_trust *trust,
     enum trust_reason why = link_trust_check(trust, peer);
     if (peer->has_certificate)
         key_hash_text(e->key, peer->key_sha256, KEY_HASH_SHA256);
-    struct kv kv[] = {KV_C("reason", trust_reason_name(why)),
-                      KV_S("peer_name", trust->peer_name),
-                      KV_C("key", peer->has_certificate ? e->key : NULL),
-                      KV_C("subject", peer->subject),
-                      KV_C("chain", peer->chain_ok ? "ok" : peer->why),
-                      KV_C("msg", trust_reason_text(why))};
+    struct kv kv[] = {
+        KV_S("component", e->name),          KV_C("reason", trust_reason_name(why)),
+        KV_S("peer_name", trust->peer_name), KV_C("key", peer->has_certificate ? e->key : NULL),
+        KV_C("subject", peer->subject),      KV_C("chain", peer->chain_ok ? "ok" : peer->why),
+        KV_C("msg", trust_reason_text(why))};
     size_t n = sizeof kv / sizeof kv[0];
     gw_log_kv(out, LOG_INFO, "link.trust", kv, n - 1);
     if (!trust_ok(why))
@@ -112,7 +128,7 @@ void link_refuse_trust(struct link_end *e, struct gw_actions *out, enum trust_re
         TRUST_REASONS(X)
 #undef X
     };
-    link_refuse(e, out, "not-authorized", texts[why], END_UNTRUSTED);
+    refuse(e, out, "not-authorized", texts[why], END_UNTRUSTED, trust_reason_text(why));
 }
 
 static void on_opened(struct link_end *e, struct gw_actions *out)
@@ -174,12 +190,10 @@ static void on_stream_error(struct link_end *e, struct str condition, struct str
     bool closing = e->state == LINK_CLOSING;
     log_error(out, condition, text);
     e->cert_refused = str_starts(text, LINK_CERT_REFUSED);
+    e->tls_needed = str_is(text, LINK_TLS_NEEDED);
     if (!closing && e->header_sent)
         gw_send(out, STREAM_CLOSE_TAG);
-    if (!link_set_state(e, LINK_RESTING, out))
-        return;
-    gw_close(out, closing ? e->reason : reason_of(condition), false);
-    out->v[out->n - 1].u.close.text = text;
+    rest_with(e, out, closing ? e->reason : reason_of(condition), false, text);
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */
@@ -258,23 +272,37 @@ static void on_timer(struct link_end *e, const struct gw_event *ev, struct gw_ac
 
 /* ---- events ---------------------------------------------------------------------------------- */
 
+static void drop(struct gw_actions *out, const char *reason)
+{
+    gw_act(out, ACT_DROP)->u.bounce.condition = reason;
+}
+
+static void bounce(struct gw_actions *out, const char *condition, const char *text)
+{
+    struct gw_action *act = gw_act(out, ACT_BOUNCE);
+    act->u.bounce.type = "modify";
+    act->u.bounce.condition = condition;
+    act->u.bounce.text = text;
+}
+
 void link_stanza(const struct stanza *st, struct gw_actions *out)
 {
     struct jid from, to;
     enum jid_verdict vf = st->from.p ? jid_prepare(st->from, &from, &out->local) : JID_BAD_DOMAIN;
     enum jid_verdict vt = st->to.p ? jid_prepare(st->to, &to, &out->remote) : JID_BAD_DOMAIN;
-    struct gw_action *act;
-    if (vf == JID_OK && vt == JID_OK) {
-        act = gw_act(out, ACT_DELIVER);
+    if (vf != JID_OK) {
+        drop(out, st->from.p ? "bad-from" : "no-from");
+    } else if (vt != JID_OK && !bounce_allowed(st)) {
+        drop(out, st->to.p ? "bad-to" : "no-to");
+    } else if (vt != JID_OK) {
+        bounce(out, st->to.p ? "jid-malformed" : "bad-request",
+               "the stanza needs a valid recipient address");
+    } else if (bounce_bad_type(st)) {
+        bounce(out, "bad-request", "an iq has to be get, set, result or error");
+    } else {
+        struct gw_action *act = gw_act(out, ACT_DELIVER);
         act->u.pair.local = str_c(out->local.ascii);
         act->u.pair.remote = str_c(out->remote.ascii);
-    } else if (vf == JID_OK && bounce_allowed(st)) {
-        act = gw_act(out, ACT_BOUNCE);
-        act->u.bounce.type = "modify";
-        act->u.bounce.condition = st->to.p ? "jid-malformed" : "bad-request";
-        act->u.bounce.text = "the stanza needs a valid recipient address";
-    } else {
-        gw_act(out, ACT_DROP);
     }
 }
 

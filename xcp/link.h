@@ -19,6 +19,8 @@
  * the stream error begins by which a link machine says so. */
 #define LINK_CERT_REFUSED_TLS "the peer refused our certificate"
 #define LINK_CERT_REFUSED     "your certificate was refused"
+/* The text of the stream error for a component that came in clear although its link has TLS. */
+#define LINK_TLS_NEEDED "this component has to use TLS"
 
 #define LINK_STATES(X)                                                                             \
     X(CONNECTED) /* waits for EV_OPENED */                                                         \
@@ -84,6 +86,8 @@ struct link_end {
     bool header_sent; /* so errors have a stream to stand in */
     bool was_up;
     bool cert_refused;           /* the peer refused our certificate (END_UNAUTHORIZED) */
+    bool tls_needed;             /* the peer refused us because we came in clear (the same) */
+    struct str name;             /* of the component, once it is known, for the log */
     enum end_reason reason;      /* of CLOSING */
     uint64_t out_ms;             /* last output */
     char key[KEY_HASH_TEXT_MAX]; /* of the certificate judged, for the log */
@@ -127,8 +131,9 @@ enum trust_reason link_judge(struct link_end *e, const struct link_trust *trust,
 
 /* A stanza on a link that is up. ACT_DELIVER when both addresses are proper: u.pair.local is then
  * the A-label of the domain in `from`, u.pair.remote that of `to` (both in out->local and
- * out->remote). A faulty `to` is bounced, a faulty `from` ends in ACT_DROP: one bad stanza must not
- * cost everybody the link. */
+ * out->remote). A faulty `to`, or an iq of no known type, is bounced; a faulty `from` ends in
+ * ACT_DROP with "no-from" or "bad-from", and so ("no-to", "bad-to") does a faulty `to` where no
+ * bounce is allowed: one bad stanza must not cost everybody the link. */
 void link_stanza(const struct stanza *st, struct gw_actions *out);
 
 #endif

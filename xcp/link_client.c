@@ -208,7 +208,7 @@ static void tell_skew(struct link_client *m, struct gw_actions *out)
 {
     bool ahead = m->skew_ms > 0;
     int64_t by = ahead ? m->skew_ms : -m->skew_ms;
-    if (by <= LINK_SKEW_MS || m->skew_told[ahead])
+    if (m->skew_told[ahead])
         return;
     m->skew_told[ahead] = true;
     gw_log(out, LOG_WARN, "link.clock.skew", KV_S("domain", m->cfg.ping_to),
@@ -226,7 +226,12 @@ static void on_time(struct link_client *m, const struct stanza *st, uint64_t now
         return;
     m->skew_known = true;
     m->skew_ms = theirs - ours + (int64_t)(trip / 2);
+    if (!link_client_skewed(m)) {
+        memset(m->skew_told, 0, sizeof m->skew_told);
+        return;
+    }
     tell_skew(m, out);
+    m->time_due_ms = now + m->cfg.ping_ms; /* until it is right again */
 }
 
 /* True when `*open` is the number in this id; then it is open no more. */
@@ -256,6 +261,8 @@ static void on_answer(struct link_client *m, const struct stanza *st, uint64_t n
         answered(&m->probes.time, now);
         on_time(m, st, now, out);
     }
+    if (m->end.state == LINK_UP) /* the timer was set for an answer that is missing */
+        link_arm_keepalive(out, keepalive_due(m), now);
 }
 
 /* ---- traffic --------------------------------------------------------------------------------- */
@@ -310,6 +317,7 @@ void link_client_init(struct link_client *m, const struct link_client_config *cf
     m->end.auth_ms = cfg->auth_ms;
     m->end.close_ms = cfg->close_ms;
     m->end.start_tls = link_wants_tls(cfg->trust);
+    m->end.name = cfg->component;
 }
 
 void link_client_step(struct link_client *m, const struct gw_event *ev, struct gw_actions *out)

@@ -14,8 +14,9 @@
  * and so does any other stanza; a peer that has answered a probe before and is silent for
  * `ping_answer_ms` is dead. A peer that never answered (it may not know XEP-0199) is left alone.
  * At UP and then every hour `ping_to` is also asked for its time (XEP-0202), if we know our own
- * (env_wall): a clock that differs by more than LINK_SKEW_MS is told once per direction. Answers to
- * our probes are consumed, everything else is the driver's.
+ * (env_wall): a clock that differs by more than LINK_SKEW_MS is told once per direction, and asked
+ * for again every `ping_ms` until it is right. Answers to our probes are consumed, everything else
+ * is the driver's.
  *
  * The stream ends by the peer's closing tag or error, by EV_DRAIN with a closing handshake of at
  * most `close_ms`, or by a fault of the peer. What the config points to is borrowed and must
@@ -71,6 +72,11 @@ void link_client_init(struct link_client *m, const struct link_client_config *cf
 static inline void link_client_sent(struct link_client *m, uint64_t now_ms)
 {
     m->end.out_ms = now_ms;
+}
+/* Their clock is wrong, or ours is. */
+static inline bool link_client_skewed(const struct link_client *m)
+{
+    return m->skew_known && (m->skew_ms > LINK_SKEW_MS || m->skew_ms < -LINK_SKEW_MS);
 }
 /* The driver stops reading (back-pressure) or goes on: meanwhile no probe is sent or missed. */
 void link_client_pause(struct link_client *m, bool paused, uint64_t now_ms);

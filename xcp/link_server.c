@@ -78,8 +78,7 @@ static void refuse_account(struct link_server *m, struct gw_actions *out)
     if (m->judged)
         link_refuse_trust(&m->end, out, m->verdict);
     else
-        link_refuse(&m->end, out, "not-authorized", "this component has to use TLS",
-                    END_UNAUTHORIZED);
+        link_refuse(&m->end, out, "not-authorized", LINK_TLS_NEEDED, END_UNAUTHORIZED);
 }
 
 /* ---- set-up ---------------------------------------------------------------------------------- */
@@ -94,6 +93,7 @@ static void on_header(struct link_end *e, const struct gw_event *ev, struct gw_a
                     END_STREAM_ERROR_SENT);
         return;
     }
+    e->name = str_c(m->component);
     if (first_account(m, false) == m->cfg.naccounts) {
         gw_log(out, LOG_WARN, "link.unknown", KV_S("component", to));
         link_refuse(e, out, "host-unknown", "no such component is configured", END_UNAUTHORIZED);

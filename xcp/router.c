@@ -3,6 +3,76 @@
 #include <stdio.h>
 
 #include "core/base/mem.h"
+#include "xcp/proven.h"
+
+/* ---- listening ------------------------------------------------------------------------------- */
+
+static void close_listeners(struct router *r)
+{
+    for (size_t i = 0; i < r->nlisteners; i++)
+        listen_close(r->listeners[i]);
+    mem_free(r->listeners);
+    r->listeners = NULL;
+    r->nlisteners = 0;
+}
+
+static void log_listening(const struct router *r, const struct listener *li)
+{
+    char at[ENDPOINT_TEXT];
+    endpoint_text(listen_local(li), at);
+    log_ev(&r->log, LOG_NOTICE, "router.listen", KV_C("addr", at));
+}
+
+static bool accepts(const struct router_config *cfg)
+{
+    for (size_t i = 0; i < cfg->nlinks; i++)
+        if (cfg->links[i].transport == TRANSPORT_ACCEPT)
+            return true;
+    return false;
+}
+
+static bool bind_all(struct router *r, const struct router_config *cfg, char *why, size_t cap)
+{
+    size_t n = accepts(cfg) ? cfg->listen.nlinks : 0;
+    r->listeners = mem_zalloc((n + 1) * sizeof *r->listeners);
+    if (r->listeners == NULL) {
+        str_copy(why, cap, STR("out of memory"));
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct endpoint at;
+        char cause[LISTEN_WHY_MAX] = "not an address and port";
+        struct listener *li = NULL;
+        if (endpoint_parse(str_c(cfg->listen.links[i]), &at))
+            li = listen_new(r->loop, &at, router_accept, r, cause);
+        if (li == NULL) {
+            str_copy(why, cap, str_c(cause));
+            close_listeners(r);
+            return false;
+        }
+        r->listeners[r->nlisteners++] = li;
+        log_listening(r, li);
+    }
+    return true;
+}
+
+bool router_bind(struct router *r, char *why, size_t cap)
+{
+    return bind_all(r, r->snap->cfg, why, cap);
+}
+
+/* Of a router that ran without listeners, because no link was to be accepted. */
+static bool bind_late(struct router *r, const struct router_config *cfg, struct buf *errors)
+{
+    char why[LISTEN_WHY_MAX];
+    if (!r->started || r->draining || r->nlisteners > 0)
+        return true;
+    close_listeners(r); /* an empty list */
+    if (bind_all(r, cfg, why, sizeof why))
+        return true;
+    buf_printf(errors, "%s\n", why);
+    return false;
+}
 
 /* ---- applying a configuration ---------------------------------------------------------------- */
 
@@ -56,7 +126,7 @@ static void recall_proven(const struct router_link *k, const struct rcfg_link *c
 {
     const char *name = c->proof.peer_name;
     t->proven = name != NULL && (strcmp(k->proven, name) == 0 ||
-                                 (c->proven_file != NULL && proven_read(c->proven_file, name)));
+                                 proven_recall(c->proven_file, name, c->name, &k->router->log));
 }
 
 static bool plan_links(struct router *r, struct router_config *cfg, struct plan *p)
@@ -186,6 +256,11 @@ bool router_apply(struct router *r, struct router_config *cfg, struct buf *error
         mem_free(changed);
         return false;
     }
+    if (!bind_late(r, cfg, errors)) {
+        plan_free(&p);
+        mem_free(changed);
+        return false;
+    }
     stop_old(r, &p, changed);
     swap(r, &p);
     for (size_t i = 0; r->started && i < cfg->nlinks; i++)
@@ -214,7 +289,7 @@ const struct router_config *router_current(const struct router *r)
 static void finish(struct loop_task *t)
 {
     struct router *r = CONTAINER_OF(t, struct router, finish);
-    if (!r->draining || r->peers.count > 0 || r->relays > 0 || r->told)
+    if (!r->draining || r->peers.count > 0 || r->joins.count > 0 || r->told)
         return;
     r->told = true;
     loop_timer_clear(r->loop, &r->deadline);
@@ -224,7 +299,7 @@ static void finish(struct loop_task *t)
 
 void router_peer_gone(struct router *r)
 {
-    if (r->draining && r->peers.count == 0 && r->relays == 0)
+    if (r->draining && r->peers.count == 0 && r->joins.count == 0)
         loop_post(r->loop, &r->finish);
 }
 
@@ -252,56 +327,6 @@ struct router *router_new(struct loop *l, struct router_config *cfg, void (*ende
         return r;
     mem_free(r);
     return NULL;
-}
-
-static void close_listeners(struct router *r)
-{
-    for (size_t i = 0; i < r->nlisteners; i++)
-        listen_close(r->listeners[i]);
-    mem_free(r->listeners);
-    r->listeners = NULL;
-    r->nlisteners = 0;
-}
-
-static void log_listening(const struct router *r, const struct listener *li)
-{
-    char at[ENDPOINT_TEXT];
-    endpoint_text(listen_local(li), at);
-    log_ev(&r->log, LOG_NOTICE, "router.listen", KV_C("addr", at));
-}
-
-static bool accepts(const struct router_config *cfg)
-{
-    for (size_t i = 0; i < cfg->nlinks; i++)
-        if (cfg->links[i].transport == TRANSPORT_ACCEPT)
-            return true;
-    return false;
-}
-
-bool router_bind(struct router *r, char *why, size_t cap)
-{
-    const struct router_config *cfg = r->snap->cfg;
-    size_t n = accepts(cfg) ? cfg->listen.nlinks : 0;
-    r->listeners = mem_zalloc((n + 1) * sizeof *r->listeners);
-    if (r->listeners == NULL) {
-        str_copy(why, cap, STR("out of memory"));
-        return false;
-    }
-    for (size_t i = 0; i < n; i++) {
-        struct endpoint at;
-        char cause[LISTEN_WHY_MAX] = "not an address and port";
-        struct listener *li = NULL;
-        if (endpoint_parse(str_c(cfg->listen.links[i]), &at))
-            li = listen_new(r->loop, &at, router_accept, r, cause);
-        if (li == NULL) {
-            str_copy(why, cap, str_c(cause));
-            close_listeners(r);
-            return false;
-        }
-        r->listeners[r->nlisteners++] = li;
-        log_listening(r, li);
-    }
-    return true;
 }
 
 void router_start(struct router *r)
@@ -353,6 +378,7 @@ void router_stop(struct router *r)
         router_link_stop(r->links[i], "the router stops");
     for (size_t i = 0; i < r->snap->cfg->nsplices; i++)
         router_splice_stop(r->splices[i], "the router stops");
+    router_joins_end(r, "the router stops now");
     LIST_FOREACH (&r->peers, n, following) {
         struct router_peer *p = CONTAINER_OF(n, struct router_peer, node);
         if (!p->ended)

@@ -36,7 +36,9 @@ void router_start(struct router *r); /* dials; from here on links come up */
 
 /* Takes a reference to `cfg`. Links that came are started, links that went or changed are closed
  * (only their `domains` may change under a link that is up), and so are those whose certificate is
- * not trusted any more; the others stay. False: as router_new; then nothing has changed. */
+ * not trusted any more; the others stay. Splices likewise. listen.links are bound when the first
+ * link to accept comes, and stay as they are from then on. False: as router_new; then nothing has
+ * changed. */
 bool router_apply(struct router *r, struct router_config *cfg, struct buf *errors);
 const struct router_config *router_current(const struct router *r);
 

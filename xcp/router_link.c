@@ -1,12 +1,12 @@
 /* Connections of the router: accepting, dialling with back-off, and what a session reports. */
 #include "xcp/router_priv.h"
 
-#include <errno.h>
 #include <stdio.h>
 
 #include "core/base/mem.h"
 #include "core/net/addr.h"
 #include "xcp/link.h"
+#include "xcp/proven.h"
 
 enum {
     LINGER_MS = 1000, /* for our last words: what waited has been taken back or read by then */
@@ -158,7 +158,8 @@ bool router_link_same(const struct rcfg_link *a, const struct rcfg_link *b)
 {
     return a->role == b->role && a->transport == b->transport &&
            same_text(a->address, b->address) && same_text(a->component, b->component) &&
-           same_text(a->secret, b->secret) && router_proof_same(&a->proof, &b->proof);
+           same_text(a->secret, b->secret) && same_text(a->proven_file, b->proven_file) &&
+           router_proof_same(&a->proof, &b->proof);
 }
 
 bool router_link_trusted(const struct router_link *k, const struct credentials *now)
@@ -195,7 +196,7 @@ static struct router_link *proven_link(const struct router_peer *p)
 
 static void name_in_log(struct router_peer *p, const char *name)
 {
-    p->session.log.kv[1] = KV_C("link", name);
+    p->session.log.kv[2] = KV_C("link", name);
 }
 
 /* The name as it stands in the snapshot that the peer holds: it lives as long as the peer. */
@@ -214,13 +215,10 @@ static void remember_proven(struct router_peer *p, struct router_link *k)
 {
     const struct rcfg_link *c = k->cfg;
     const char *name = c->proof.peer_name;
-    if (c->proof.auth != LINK_AUTH_PASSWORD || name == NULL || strcmp(k->proven, name) == 0)
+    if (c->proof.auth != LINK_AUTH_PASSWORD || name == NULL)
         return;
+    proven_remember(c->proven_file, name, strcmp(k->proven, name) == 0, &p->session.log);
     str_copy(k->proven, sizeof k->proven, str_c(name));
-    bool kept = c->proven_file == NULL || proven_read(c->proven_file, name) ||
-                proven_write(c->proven_file, name);
-    log_ev(&p->session.log, kept ? LOG_INFO : LOG_WARN, "link.proven", KV_C("name", name),
-           KV_C("file", c->proven_file), KV_C("msg", kept ? NULL : strerror(errno)));
 }
 
 static void attach(struct router_peer *p, struct router_link *k)
@@ -240,8 +238,8 @@ static void attach(struct router_peer *p, struct router_link *k)
     routes_set_up(p->router->routes, k->index, true);
     log_ev(&p->session.log, LOG_NOTICE, "link.up",
            KV_C("role", k->cfg->role == ROLE_GATEWAY ? "gateway" : "server"),
-           KV_C("component", k->cfg->component), KV_C("addr", p->addr),
-           KV_C("tls", tls ? tls->protocol : NULL), KV_SEC("after", now - p->opened_ms));
+           KV_C("component", k->cfg->component), KV_C("tls", tls ? tls->protocol : NULL),
+           KV_SEC("after", now - p->opened_ms));
     alarm_clear_all(&p->router->alarms, "link.", k->cfg->name, now);
     remember_proven(p, k);
     if (old == NULL)
@@ -349,7 +347,8 @@ static void raise_alarm(struct router_peer *p, enum end_reason reason, struct st
     if (k == NULL || r->draining)
         return;
     const char *kind = alarm_kind(p, k, reason);
-    str_copy(why, sizeof why, text.n > 0 ? text : str_c(end_reason_name(reason)));
+    text = text.n > 0 ? text : str_c(end_reason_name(reason));
+    snprintf(why, sizeof why, "%s: %.*s", p->addr, STR_ARG(text));
     if (kind != NULL)
         alarm_raise(&r->alarms, kind, k->cfg->name, why, loop_now(r->loop));
 }
@@ -358,7 +357,7 @@ static void log_failed(struct router_peer *p, enum end_reason reason, struct str
 {
     enum log_level level = reason == END_UNAUTHORIZED && p->dialling ? LOG_ERROR : LOG_WARN;
     log_ev(&p->session.log, level, "link.failed", KV_C("reason", end_reason_name(reason)),
-           KV_S("msg", text.n ? text : STR_NONE), KV_C("addr", p->addr));
+           KV_S("msg", text.n ? text : STR_NONE));
 }
 
 static void on_ended(struct session *s, enum end_reason reason, struct str text)
@@ -506,6 +505,7 @@ static void init_session(struct router_peer *p)
     s->limits = &p->snap->limits;
     s->log = (struct log_ctx){.sink = p->router->log.sink};
     s->log.kv[0] = KV_C("sid", p->sid);
+    s->log.kv[1] = KV_C("addr", p->addr);
     if (p->link != NULL)
         name_in_log(p, held_name(p));
 }

@@ -109,8 +109,8 @@ struct router {
     struct listener **listeners;
     size_t nlisteners;
     struct list peers;
-    size_t pending; /* accepted peers that are not proven yet */
-    size_t relays;  /* of splices, until they are closed */
+    size_t pending;    /* accepted peers that are not proven yet */
+    struct list joins; /* of splices, until they are closed */
     uint64_t next_sid;
     bool started, draining, told;
     struct timer deadline;
@@ -151,7 +151,8 @@ struct router_splice *router_splice_new(struct router *r);
 /* Of which configuration it is from now on; when that is another one, what runs is ended. */
 void router_splice_set(struct router_splice *s, struct router_snapshot *snap, size_t index);
 void router_splice_start(struct router_splice *s); /* dials, unless it runs already */
-void router_splice_stop(struct router_splice *s, const char *why);
+void router_splice_stop(struct router_splice *s, const char *why); /* in good order; `why` static */
+void router_joins_end(struct router *r, const char *why);          /* all, now */
 void router_splice_remove(struct router_splice *s); /* it is freed with its last join */
 void router_splice_dump(const struct router_splice *s);
 

@@ -4,22 +4,22 @@
  * judged (auth tls); then the server is dialled, in clear, and from then on core/net/relay carries
  * the bytes. What ends one side ends the other; whoever speaks over the splice sees a connection
  * like any other. */
-#include <stdio.h>
-
 #include "core/base/mem.h"
 #include "core/net/connect.h"
 #include "xcp/router_priv.h"
 
-enum { STALL_MS = 60000, HALF_MS = 30000, PROVED_MS = 10000 };
+enum { STALL_MS = 60000, PROVED_MS = 10000 };
 
 struct router_join {
+    struct list_node node; /* in router.joins */
     struct router_splice *splice;
     struct router_snapshot *snap;
     size_t index; /* in `snap` */
     struct relay *relay;
-    struct connect *server; /* the dialling of it */
-    enum trust_reason verdict;
-    bool judged, joined, spoke; /* spoke: the gateway did, so it believes us */
+    struct connect *server;      /* the dialling of it */
+    const struct tls_peer *peer; /* the gateway's facts, from the relay; NULL: not yet */
+    enum trust_reason verdict;   /* on them */
+    bool joined, spoke;          /* spoke: the gateway did, so it believes us */
     uint64_t opened_ms;
     const char *kind; /* of the alarm when we end it */
 };
@@ -83,8 +83,8 @@ static void log_down(const struct router_join *j, const char *why)
 /* Refused is what only an operator can change. */
 static void again(struct router_splice *s, const struct router_join *j, const char *kind)
 {
-    bool refused =
-        (j->judged && !trust_ok(j->verdict)) || strcmp(kind, "splice.certificate-refused") == 0;
+    bool refused = (j->peer != NULL && !trust_ok(j->verdict)) ||
+                   strcmp(kind, "splice.certificate-refused") == 0;
     if (is_up(j) && loop_now(s->router->loop) - j->opened_ms >= PROVED_MS)
         redial_up(&s->redial);
     log_retry(s, redial_again(&s->redial, refused ? REDIAL_REFUSED : REDIAL_LOST));
@@ -118,8 +118,8 @@ static void on_closed(void *arg)
     struct router_splice *s = j->splice;
     struct router *r = s->router;
     router_snapshot_unref(j->snap);
+    list_remove(&j->node);
     mem_free(j);
-    r->relays--;
     if (--s->njoins == 0 && s->gone)
         mem_free(s);
     router_peer_gone(r);
@@ -137,7 +137,7 @@ static void check_up(struct router_join *j)
 {
     struct router_splice *s = j->splice;
     struct router *r = s->router;
-    if (!is_up(j))
+    if (!is_up(j) || s->join != j)
         return;
     s->ups++;
     s->since_ms = loop_now(r->loop);
@@ -190,7 +190,7 @@ static void on_secured(void *arg, const struct tls_peer *peer)
     struct router_join *j = arg;
     const struct router_splice *s = j->splice;
     j->verdict = link_trust_check(&j->snap->splices[j->index].trust, peer);
-    j->judged = true;
+    j->peer = peer;
     log_ev(&s->router->log, LOG_INFO, "splice.trust", KV_C("splice", s->cfg->name),
            KV_C("reason", trust_reason_name(j->verdict)), KV_C("subject", peer->subject),
            KV_C("msg", trust_reason_text(j->verdict)));
@@ -207,9 +207,9 @@ static struct router_join *join_new(struct router_splice *s, uv_tcp_t *tcp)
     struct relay_options opt = {.tls = s->snap->splices[s->index].tls,
                                 .peer_name = s->cfg->proof.peer_name,
                                 .buffer = (size_t)cfg->limits.buffer,
-                                .handshake_ms = cfg->timeouts.auth,
+                                .first_word_ms = cfg->timeouts.auth,
                                 .stall_ms = STALL_MS,
-                                .half_ms = HALF_MS,
+                                .half_ms = cfg->timeouts.close,
                                 .dead_ms = cfg->timeouts.dead};
     struct router_join *j = mem_zalloc(sizeof *j);
     if (j != NULL)
@@ -223,7 +223,7 @@ static struct router_join *join_new(struct router_splice *s, uv_tcp_t *tcp)
     j->index = s->index;
     j->opened_ms = loop_now(s->router->loop);
     s->njoins++;
-    s->router->relays++;
+    list_append(&s->router->joins, &j->node);
     return j;
 }
 
@@ -268,16 +268,30 @@ void router_splice_start(struct router_splice *s)
     redial_start(&s->redial, &to, s->snap->cfg->timeouts.connect);
 }
 
-void router_splice_stop(struct router_splice *s, const char *why)
+/* From now on it is not the splice's any more, which may dial again. */
+static struct router_join *let_go(struct router_splice *s, const char *why)
 {
     struct router_join *j = s->join;
-    redial_stop(&s->redial);
-    if (j == NULL)
-        return;
-    log_down(j, why);
     s->join = NULL;
     s->since_ms = loop_now(s->router->loop);
-    relay_stop(j->relay, why);
+    if (is_up(j))
+        log_down(j, why);
+    else
+        log_splice(s, LOG_INFO, "splice.failed", "stopped", why);
+    return j;
+}
+
+void router_splice_stop(struct router_splice *s, const char *why)
+{
+    redial_stop(&s->redial);
+    if (s->join != NULL)
+        relay_drain(let_go(s, why)->relay, why, s->snap->cfg->timeouts.close);
+}
+
+void router_joins_end(struct router *r, const char *why)
+{
+    LIST_FOREACH (&r->joins, n, following)
+        relay_stop(CONTAINER_OF(n, struct router_join, node)->relay, why);
 }
 
 static bool same(const struct rcfg_splice *a, const struct rcfg_splice *b)
@@ -286,11 +300,23 @@ static bool same(const struct rcfg_splice *a, const struct rcfg_splice *b)
            router_proof_same(&a->proof, &b->proof);
 }
 
+/* What is up stays while it would be let in again. What is not begins anew: what kept it down may
+ * be what the operator has just repaired. */
+static void review(struct router_splice *s, const struct rcfg_splice *cfg,
+                   const struct credentials *now)
+{
+    struct router_join *j = s->join;
+    if (!same(s->cfg, cfg) || (j != NULL && !is_up(j)))
+        router_splice_stop(s, "the configuration of the splice has changed");
+    else if (j != NULL && !trust_ok(link_trust_check(&now->trust, j->peer)))
+        relay_stop(let_go(s, "the gateway is not trusted any more")->relay, "not trusted any more");
+}
+
 void router_splice_set(struct router_splice *s, struct router_snapshot *snap, size_t index)
 {
     const struct rcfg_splice *cfg = &snap->cfg->splices[index];
-    if (s->cfg != NULL && !same(s->cfg, cfg))
-        router_splice_stop(s, "the configuration of the splice has changed");
+    if (s->cfg != NULL)
+        review(s, cfg, &snap->splices[index]);
     router_snapshot_ref(snap);
     router_snapshot_unref(s->snap);
     s->snap = snap;
@@ -318,7 +344,7 @@ static const char *state_of(const struct router_splice *s)
         return "up";
     if (s->join->joined)
         return "waiting"; /* for the gateway's first words */
-    return s->join->judged ? "server" : "handshake";
+    return s->join->peer != NULL ? "server" : "handshake";
 }
 
 void router_splice_dump(const struct router_splice *s)

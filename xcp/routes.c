@@ -125,30 +125,36 @@ static bool choose_gateway(const struct routes *r, struct str address, struct st
     struct str part = jid_split(address).local;
     uint32_t local = part.n ? table_hash(part.p, part.n) : 0;
     uint32_t host = table_hash(domain.p, domain.n);
+    uint64_t best_priority = 0;
     uint32_t best = 0;
     bool found = false;
     for (size_t i = 0; i < r->cfg->nlinks; i++) {
-        if (r->cfg->links[i].role != ROLE_GATEWAY || !r->up[i])
+        const struct rcfg_link *k = &r->cfg->links[i];
+        if (k->role != ROLE_GATEWAY || !r->up[i] || (found && k->priority > best_priority))
             continue;
-        uint32_t w = weight(local, host, r->cfg->links[i].name);
-        if (!found || w > best) {
-            best = w;
-            *link = i;
-            found = true;
-        }
+        uint32_t w = weight(local, host, k->name);
+        if (found && k->priority == best_priority && w <= best)
+            continue;
+        best_priority = k->priority;
+        best = w;
+        *link = i;
+        found = true;
     }
     return found;
 }
 
 static bool choose_server(const struct routes *r, const struct route_domain *d, size_t *link)
 {
+    const struct rcfg_link *links = r->cfg->links;
+    bool found = false;
     for (size_t i = 0; i < d->n; i++) {
-        if (r->up[d->link[i]]) {
-            *link = d->link[i];
-            return true;
-        }
+        size_t l = d->link[i];
+        if (!r->up[l] || (found && links[l].priority >= links[*link].priority))
+            continue;
+        *link = l;
+        found = true;
     }
-    return false;
+    return found;
 }
 
 bool routes_again(const struct routes *r, struct str sender, struct str from, struct str to,

@@ -1,10 +1,11 @@
 /* The router's routing table: which link a stanza goes to, and what must not pass.
  *
- * Story. Server links own local domains (exact names; several servers may own one: the first that
- * is up in the order of the configuration takes the stanza). Every other domain is foreign and lies
- * behind the gateways. A stanza for a foreign domain goes to one of the live gateways, chosen by
- * rendezvous hashing of the sender's bare address: one sender's stanzas stay in order on one
- * gateway, and when a gateway comes or goes only the senders that it takes over move.
+ * Story. Server links own local domains (exact names; several servers may own one: of those that
+ * are up the one of the lowest priority takes the stanza, the first in the configuration among
+ * equals). Every other domain is foreign and lies behind the gateways. A stanza for a foreign
+ * domain goes to one of the live gateways of the lowest priority, chosen by rendezvous hashing of
+ * the sender's bare address: one sender's stanzas stay in order on one gateway, and when a gateway
+ * comes or goes only the senders that it takes over move.
  *
  * The table is also the inner firewall, because the servers do not check (a forged local `from`
  * would be delivered by all of them): a server may only send from domains of its own; a gateway

@@ -10,9 +10,18 @@ static const struct prefix {
                 {"sha256:", KEY_HASH_SHA256},
                 {"sha-256:", KEY_HASH_SHA256}};
 
+/* A line of --auth-info may be pasted as it is. */
+static void take_word(struct str *s)
+{
+    static const char word[] = "key ";
+    if (s->n >= sizeof word - 1 && strncasecmp(s->p, word, sizeof word - 1) == 0)
+        *s = str_trim((struct str){s->p + sizeof word - 1, s->n - (sizeof word - 1)});
+}
+
 /* Takes a prefix off; the length that it announces, 0 without one. */
 static unsigned take_prefix(struct str *s)
 {
+    take_word(s);
     for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
         size_t n = strlen(prefixes[i].text);
         if (s->n < n || strncasecmp(s->p, prefixes[i].text, n) != 0)

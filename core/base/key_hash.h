@@ -16,8 +16,8 @@ struct key_hash {
 };
 
 /* Hex digits of any case, with or without colons and blanks between them, with or without a leading
- * "sha1:" or "sha256:" (of any case, and "sha-256:"). False: *why is a static sentence, *out is
- * undefined. */
+ * "sha1:" or "sha256:" (of any case, and "sha-256:"; "key SHA-256:" as --auth-info prints it).
+ * False: *why is a static sentence, *out is undefined. */
 bool key_hash_parse(struct str text, struct key_hash *out, const char **why);
 
 bool key_hash_eq(const struct key_hash *a, const struct key_hash *b);

@@ -4,9 +4,9 @@
 
 enum { TEXT_MAX = 65536 };
 
-bool auth_info_print(const char *link, const struct tls_identity *id)
+bool auth_info_print(const char *what, const char *name, const struct tls_identity *id)
 {
-    printf("link %s\n", link);
+    printf("%s %s\n", what, name);
     if (id->certificate == NULL) {
         printf("  no certificate: it proves itself by password only\n");
         return true;

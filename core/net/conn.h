@@ -43,13 +43,14 @@ struct conn_options {
     const struct framer_limits *limits; /* NULL: unauthenticated */
     size_t high_mark, low_mark;         /* bytes in the write queue; 0: 1 MiB and 256 KiB */
     size_t turn_events; /* elements per loop turn before others have theirs; 0: 64 */
-    uint64_t stall_ms; /* LOST when the socket takes no byte for so long; 0: no limit */
-    uint64_t dead_ms;  /* LOST when the peer's machine is gone for so long (core/net/dead.h); 0: only
-                        * the system's keepalive */
+    uint64_t stall_ms;  /* LOST when the socket takes no byte for so long; 0: no limit */
+    /* LOST when the peer's machine is gone for so long (core/net/dead.h); 0: only the system's
+     * keepalive. */
+    uint64_t dead_ms;
     /* Accepting side, for a listener of both kinds: a first byte of 0x16 begins direct TLS, with us
-     * as the server; TLS_UP or TLS_FAILED then comes before anything else. Any other byte: in clear.
-     * Nothing must be sent before the first event, as it would go out in clear. `tls_ctx` (the
-     * holder's reference) and `tls_domain` (as in tls_engine_new) live as long as the conn. */
+     * as the server; TLS_UP or TLS_FAILED then comes before anything else. Any other byte: in
+     * clear. Nothing must be sent before the first event, as it would go out in clear. `tls_ctx`
+     * (the holder's reference) and `tls_domain` (as in tls_engine_new) live as long as the conn. */
     bool detect_tls;
     struct tls_ctx *tls_ctx;
     const char *tls_domain;
@@ -88,7 +89,7 @@ void conn_close(struct conn *c, bool abort, uint64_t linger_ms);
  * is written and conn_close ends at once. */
 bool conn_unsent(struct conn *c, struct span *out, bool *partial);
 
-size_t conn_queued(const struct conn *c);       /* bytes waiting to be written */
+size_t conn_queued(const struct conn *c); /* bytes waiting to be written */
 bool conn_above_high(const struct conn *c);
 bool conn_encrypted(const struct conn *c);
 const struct tls_peer *conn_tls_peer(const struct conn *c); /* NULL in clear */

@@ -30,26 +30,44 @@ static void set_keepalive(int fd, uint64_t dead_ms)
     set_option(fd, TCP_KEEPCNT, PROBES);
 }
 
-/* How long, as far as the looks have shown, sent bytes have been without an acknowledgement. */
-static uint64_t quiet_ms(struct dead_watch *d)
+struct look {
+    bool waiting; /* for an acknowledgement */
+    bool sure;    /* what it waits for cannot just have been lost on the way */
+    uint32_t last_ack_ms;
+};
+
+/* Bytes under way wait for an acknowledgement. When the way has gone before they could leave (our
+ * own interface is down) the kernel holds them back and probes, as it does with a peer that does
+ * not read; the live peer answers those, later and later ones, so a single lost one says nothing.
+ */
+static struct look look_at(int fd)
 {
-    uint64_t now = loop_now(d->loop);
     struct tcp_info info;
     socklen_t n = sizeof info;
-    bool under_way =
-        getsockopt(d->fd, IPPROTO_TCP, TCP_INFO, &info, &n) == 0 && info.tcpi_unacked > 0;
-    if (!under_way || !d->waiting)
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) != 0)
+        return (struct look){.waiting = false};
+    bool under_way = info.tcpi_unacked > 0;
+    return (struct look){under_way || info.tcpi_probes > 0, under_way || info.tcpi_probes > 1,
+                         info.tcpi_last_ack_recv};
+}
+
+/* How long, as far as the looks have shown, it has waited. */
+static uint64_t quiet_ms(struct dead_watch *d, const struct look *seen)
+{
+    uint64_t now = loop_now(d->loop);
+    if (!seen->waiting || !d->waiting)
         d->since = now;
-    else if (info.tcpi_last_ack_recv < now - d->since)
-        d->since = now - info.tcpi_last_ack_recv;
-    d->waiting = under_way;
+    else if (seen->last_ack_ms < now - d->since)
+        d->since = now - seen->last_ack_ms;
+    d->waiting = seen->waiting;
     return now - d->since;
 }
 
 static void on_look(struct timer *t)
 {
     struct dead_watch *d = CONTAINER_OF(t, struct dead_watch, timer);
-    if (quiet_ms(d) >= d->dead_ms * QUIET_LOOKS / LOOKS)
+    struct look seen = look_at(d->fd);
+    if (quiet_ms(d, &seen) >= d->dead_ms * QUIET_LOOKS / LOOKS && seen.sure)
         d->found(d);
     else /* does not fail: the place of the timer that fires is free */
         loop_timer_set(d->loop, &d->timer, d->dead_ms / LOOKS);

@@ -5,7 +5,8 @@
  * and the next read ends with a time-out. While sent bytes are not acknowledged keepalive is silent
  * and the kernel would go on for a quarter of an hour; TCP_USER_TIMEOUT shortens that, but it also
  * kills a connection whose peer is alive and merely does not read (measured; our own back-pressure
- * does that to a peer). So this case is watched here: bytes under way and no acknowledgement.
+ * does that to a peer). So this case is watched here: bytes under way and no acknowledgement, or
+ * bytes that the kernel cannot even send (our own interface is down) and probes without an answer.
  *
  * A peer that is alive and reads nothing is none of this module's business. */
 #ifndef CORE_NET_DEAD_H

@@ -31,6 +31,7 @@ struct side {
     bool ended;      /* and all of it has been taken */
     bool held;       /* decrypting stopped for want of room at the other side */
     struct timer stall;
+    size_t left; /* of the flight, when `stall` was set */
     struct dead_watch dead;
     uint64_t received;
 };
@@ -41,9 +42,12 @@ struct relay {
     void *arg;
     struct relay_options opt;
     struct side side[2];
-    struct timer handshake, half;
+    struct timer first_word; /* of the first side */
+    struct timer half;
+    size_t half_left; /* of both flights, when it was set */
     struct loop_task settle, release;
-    size_t open; /* handles not closed yet */
+    size_t open;          /* handles not closed yet */
+    const char *draining; /* why; NULL: it is not */
     bool over;
 };
 
@@ -85,7 +89,7 @@ static void finish(struct relay *r, enum relay_end how, const char *why)
     if (r->over)
         return;
     r->over = true;
-    loop_timer_clear(r->loop, &r->handshake);
+    loop_timer_clear(r->loop, &r->first_word);
     loop_timer_clear(r->loop, &r->half);
     loop_unpost(r->loop, &r->settle);
     r->ops->ended(r->arg, how, why);
@@ -125,9 +129,13 @@ static bool room(const struct side *to)
 static void take_plain(struct side *s, struct str plain)
 {
     struct relay *r = s->relay;
-    if (s->received == 0 && s == &r->side[RELAY_FIRST])
+    if (s->received == 0 && s == &r->side[RELAY_FIRST]) {
+        loop_timer_clear(r->loop, &r->first_word);
         r->ops->spoke(r->arg);
+    }
     s->received += plain.n;
+    if (s->other->shut)
+        return; /* broken, while we drain */
     buf_put(&s->other->out, plain.p, plain.n);
     if (s->other->out.failed)
         no_memory(r);
@@ -172,7 +180,6 @@ static void shake(struct side *s)
     enum tls_result res = tls_engine_handshake(s->tls);
     if (res == TLS_OK) {
         s->tls_up = true;
-        loop_timer_clear(r->loop, &r->handshake);
         r->ops->secured(r->arg, tls_engine_peer(s->tls));
     } else if (res != TLS_WANT_WIRE) {
         last_words(s);
@@ -189,24 +196,45 @@ static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *out)
     *out = uv_buf_init(s->relay->loop->scratch, LOOP_SCRATCH);
 }
 
+static size_t flight_left(const struct side *s)
+{
+    return s->writing ? uv_stream_get_write_queue_size((uv_stream_t *)s->tcp) : 0;
+}
+
+static size_t flights_left(const struct relay *r)
+{
+    return flight_left(&r->side[RELAY_FIRST]) + flight_left(&r->side[RELAY_SECOND]);
+}
+
+static bool half_begin(struct relay *r)
+{
+    r->half_left = flights_left(r);
+    return loop_timer_set(r->loop, &r->half, r->opt.half_ms);
+}
+
 static void moved(struct relay *r)
 {
-    if (timer_armed(&r->half))
-        loop_timer_set(r->loop, &r->half, r->opt.half_ms);
+    if (timer_armed(&r->half) && r->draining == NULL)
+        half_begin(r);
     loop_post(r->loop, &r->settle);
 }
 
+/* Bytes that come while we drain are thrown away; read they are, or the kernel would reset the
+ * connection, and what we have written might be lost. */
 static void on_read(uv_stream_t *h, ssize_t n, const uv_buf_t *b)
 {
     struct side *s = h->data;
+    bool draining = s->relay->draining != NULL;
     if (n == 0 || s->relay->over)
         return;
-    if (n == UV_EOF) {
+    if (n == UV_EOF || (n < 0 && draining)) {
         s->wire_ended = true;
         s->ended = s->ended || s->tls == NULL;
     } else if (n < 0) {
         side_failed(s, uv_strerror((int)n));
         return;
+    } else if (draining) {
+        /* nobody takes them any more */
     } else if (s->tls == NULL) {
         take_plain(s, (struct str){b->base, (size_t)n});
     } else if (!tls_engine_put_wire(s->tls, (struct str){b->base, (size_t)n})) {
@@ -221,7 +249,8 @@ static void on_read(uv_stream_t *h, ssize_t n, const uv_buf_t *b)
 
 static void settle_reading(struct side *s)
 {
-    bool want = s->tcp != NULL && !s->ended && !s->wire_ended && !s->held && room(s->other);
+    bool wanted = s->relay->draining != NULL || (!s->ended && !s->held && room(s->other));
+    bool want = s->tcp != NULL && !s->wire_ended && wanted;
     if (want == s->reading)
         return;
     s->reading = want;
@@ -233,6 +262,18 @@ static void settle_reading(struct side *s)
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
+/* While we drain, the other side has its last bytes coming all the same. */
+static void writing_failed(struct side *s, int status)
+{
+    if (s->relay->draining == NULL) {
+        side_failed(s, uv_strerror(status));
+        return;
+    }
+    buf_free(&s->out);
+    s->shutting = s->shut = true;
+    loop_post(s->relay->loop, &s->relay->settle);
+}
+
 static void on_written(uv_write_t *req, int status)
 {
     struct side *s = req->data;
@@ -242,7 +283,7 @@ static void on_written(uv_write_t *req, int status)
     buf_free(&s->flight);
     loop_timer_clear(s->relay->loop, &s->stall);
     if (status < 0)
-        side_failed(s, uv_strerror(status));
+        writing_failed(s, status);
     else
         moved(s->relay);
 }
@@ -260,6 +301,12 @@ static bool encrypt(struct side *s)
     }
     buf_drop(&s->out, at);
     return true;
+}
+
+static bool stall_begin(struct side *s)
+{
+    s->left = flight_left(s);
+    return loop_timer_set(s->relay->loop, &s->stall, s->relay->opt.stall_ms);
 }
 
 /* What goes to the socket next, in `flight`. */
@@ -291,8 +338,8 @@ static void settle_writing(struct side *s)
     int err = uv_write(&s->write, (uv_stream_t *)s->tcp, &b, 1, on_written);
     s->writing = err == 0;
     if (err != 0)
-        side_failed(s, uv_strerror(err));
-    else if (!loop_timer_set(r->loop, &s->stall, r->opt.stall_ms))
+        writing_failed(s, err);
+    else if (!stall_begin(s))
         no_memory(r);
 }
 
@@ -305,11 +352,11 @@ static void on_shutdown(uv_shutdown_t *req, int status)
         loop_post(s->relay->loop, &s->relay->settle);
 }
 
-/* The other side has ended and all that it sent is written. */
+/* All that the other side sent, or that we want of it, is written. */
 static void settle_shutdown(struct side *s)
 {
-    bool due = s->tcp != NULL && s->other->ended && s->out.len == 0 && !s->writing && !s->shutting;
-    if (!due)
+    bool last = s->other->ended || (s->relay->draining != NULL && !s->other->held);
+    if (s->tcp == NULL || !last || s->out.len > 0 || s->writing || s->shutting)
         return;
     if (s->tls != NULL && !s->notified) {
         s->notified = true;
@@ -337,12 +384,14 @@ static void settle_side(struct side *s)
 static void settle_end(struct relay *r)
 {
     struct side *a = &r->side[RELAY_FIRST], *b = &r->side[RELAY_SECOND];
-    if (a->ended && b->tcp == NULL) {
+    if (r->draining != NULL) {
+        if (a->shut && b->shut && a->wire_ended && b->wire_ended)
+            finish(r, RELAY_STOPPED, r->draining);
+    } else if (a->ended && b->tcp == NULL) {
         finish(r, RELAY_LOST, "the first side ended before the second one was there");
     } else if (a->shut && b->shut && a->ended && b->ended) {
         finish(r, RELAY_DONE, "both sides have ended");
-    } else if ((a->ended || b->ended) && !timer_armed(&r->half) &&
-               !loop_timer_set(r->loop, &r->half, r->opt.half_ms)) {
+    } else if ((a->ended || b->ended) && !timer_armed(&r->half) && !half_begin(r)) {
         no_memory(r);
     }
 }
@@ -367,20 +416,35 @@ static void on_settle(struct loop_task *t)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static void on_handshake_late(struct timer *t)
+static void on_first_word_late(struct timer *t)
 {
-    finish(CONTAINER_OF(t, struct relay, handshake), RELAY_TLS, "no TLS handshake in time");
+    struct relay *r = CONTAINER_OF(t, struct relay, first_word);
+    struct side *s = &r->side[RELAY_FIRST];
+    if (s->tls_up)
+        side_failed(s, "it says nothing");
+    else
+        finish(r, RELAY_TLS, "no TLS handshake in time");
 }
 
 static void on_half_late(struct timer *t)
 {
     struct relay *r = CONTAINER_OF(t, struct relay, half);
-    finish(r, RELAY_LOST, "one side has ended, the other one does not");
+    if (r->draining != NULL)
+        finish(r, RELAY_STOPPED, r->draining);
+    else if (flights_left(r) == r->half_left)
+        finish(r, RELAY_LOST, "one side has ended, the other one does not");
+    else
+        half_begin(r); /* does not fail: the place of the timer that fires is free */
 }
 
+/* Slowly is fine, not at all is not. */
 static void on_stall(struct timer *t)
 {
-    side_failed(CONTAINER_OF(t, struct side, stall), "it has stopped reading");
+    struct side *s = CONTAINER_OF(t, struct side, stall);
+    if (flight_left(s) == s->left)
+        side_failed(s, "it has stopped reading");
+    else
+        stall_begin(s); /* does not fail, as above */
 }
 
 static void on_dead(struct dead_watch *d)
@@ -414,7 +478,7 @@ struct relay *relay_new(struct loop *l, uv_tcp_t *tcp, const struct relay_option
     if (r == NULL)
         return NULL;
     *r = (struct relay){.loop = l, .ops = ops, .arg = arg, .opt = *opt};
-    r->handshake.fire = on_handshake_late;
+    r->first_word.fire = on_first_word_late;
     r->half.fire = on_half_late;
     r->settle.run = on_settle;
     r->release.run = on_release;
@@ -422,10 +486,10 @@ struct relay *relay_new(struct loop *l, uv_tcp_t *tcp, const struct relay_option
     init_side(r, RELAY_SECOND);
     struct side *s = &r->side[RELAY_FIRST];
     s->tls = tls_engine_new(opt->tls, false, NULL, opt->peer_name);
-    bool ok = s->tls != NULL && loop_timer_set(l, &r->handshake, opt->handshake_ms);
+    bool ok = s->tls != NULL && loop_timer_set(l, &r->first_word, opt->first_word_ms);
     ok = ok && dead_watch_start(&s->dead, l, tcp, opt->dead_ms, on_dead);
     if (!ok) {
-        loop_timer_clear(l, &r->handshake);
+        loop_timer_clear(l, &r->first_word);
         tls_engine_free(s->tls);
         mem_free(r);
         return NULL;
@@ -444,6 +508,17 @@ bool relay_join(struct relay *r, uv_tcp_t *tcp)
     attach(s, tcp);
     loop_post(r->loop, &r->settle);
     return true;
+}
+
+void relay_drain(struct relay *r, const char *why, uint64_t within_ms)
+{
+    if (r->over || r->draining != NULL)
+        return;
+    r->draining = why;
+    if (r->side[RELAY_SECOND].tcp == NULL || !loop_timer_set(r->loop, &r->half, within_ms))
+        finish(r, RELAY_STOPPED, why);
+    else
+        loop_post(r->loop, &r->settle);
 }
 
 uint64_t relay_bytes(const struct relay *r, enum relay_side from)

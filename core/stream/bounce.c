@@ -177,7 +177,13 @@ bool bounce_allowed(const struct stanza *st)
     case STANZA_IQ:
         break;
     }
-    return str_is(st->type, "get") || str_is(st->type, "set");
+    return !str_is(st->type, "result");
+}
+
+bool bounce_bad_type(const struct stanza *st)
+{
+    return st->kind == STANZA_IQ && !str_is(st->type, "get") && !str_is(st->type, "set") &&
+           !str_is(st->type, "result") && !str_is(st->type, "error");
 }
 
 struct span bounce_stanza(const struct stanza *st, enum content_ns target, const char *type,
@@ -201,11 +207,22 @@ struct span bounce_stanza(const struct stanza *st, enum content_ns target, const
     return out;
 }
 
-enum own_query { OWN_OTHER, OWN_PING, OWN_DISCO, OWN_DISCO_NODE };
+enum own_query { OWN_OTHER, OWN_BAD, OWN_PING, OWN_DISCO, OWN_DISCO_NODE };
 
-static enum own_query payload_query(const struct nonza *z)
+/* The iq is node 1; it has to have exactly one child. */
+static bool one_child(const struct nonza *z)
 {
-    if (z->nnodes < 3 || z->node[2].depth != 2)
+    unsigned children = 0;
+    for (unsigned i = 2; i < z->nnodes; i++)
+        children += z->node[i].depth == 2;
+    return children == 1;
+}
+
+static enum own_query payload_query(const struct stanza *st, const struct nonza *z)
+{
+    if (!one_child(z))
+        return OWN_BAD;
+    if (!str_is(st->type, "get"))
         return OWN_OTHER;
     const struct nonza_node *payload = &z->node[2];
     if (str_is(payload->ns, NS_PING) && str_is(payload->name, "ping"))
@@ -221,10 +238,12 @@ static enum own_query payload_query(const struct nonza *z)
 static enum own_query classify(const struct stanza *st)
 {
     const struct nonza *z;
-    if (st->kind != STANZA_IQ || !str_is(st->type, "get"))
+    if (st->kind != STANZA_IQ)
         return OWN_OTHER;
+    if (bounce_bad_type(st) || st->id.n == 0)
+        return OWN_BAD;
     struct framer *f = payload_read(st, &z);
-    enum own_query query = f != NULL ? payload_query(z) : OWN_OTHER;
+    enum own_query query = f != NULL ? payload_query(st, z) : OWN_OTHER;
     framer_free(f);
     return query;
 }
@@ -254,6 +273,8 @@ struct span bounce_answer(const struct stanza *st, enum content_ns target)
         out = tree_span(&t);
         tree_end(&t);
     }
+    if (query == OWN_BAD)
+        return bounce_stanza(st, target, "modify", "bad-request", "not an iq of RFC 6120 8.2.3");
     if (query == OWN_DISCO_NODE) /* XEP-0030 7 */
         return bounce_stanza(st, target, "cancel", "item-not-found", "no such node");
     if (query == OWN_OTHER)

@@ -14,8 +14,12 @@
 
 /* True when an error may be sent back: never for an error or an iq result (RFC 6120 8.3.1, 8.2.3),
  * so two servers cannot answer each other for ever; not for unavailable presence (our choice: its
- * sender is gone); not for an iq whose type is missing or unknown; not without a sender. */
+ * sender is gone); not without a sender. */
 bool bounce_allowed(const struct stanza *st);
+
+/* An iq whose type is missing or none of the four: whoever meets it, also on its way, has to answer
+ * it by bad-request (RFC 6120 8.2.3). */
+bool bounce_bad_type(const struct stanza *st);
 
 /* The error stanza for `st`: addresses swapped, same id. `type` (auth, cancel, continue, modify,
  * wait) and `condition` are those of RFC 6120 8.3.2 and 8.3.3; `text` may be NULL. Does not ask
@@ -25,7 +29,8 @@ struct span bounce_stanza(const struct stanza *st, enum content_ns target, const
                           const char *condition, const char *text);
 
 /* The answer to a stanza for one of our own names: result for a ping and for disco#info, else
- * service-unavailable. Payloads of more than 8 KiB are not looked at. disco#info says
+ * service-unavailable; bad-request for an iq that breaks the rules of RFC 6120 8.2.3 (type, id, one
+ * child). Payloads of more than 8 KiB are not looked at. disco#info says
  * component/s2s, "a server component that communicates with other servers" (XMPP Registrar):
  * gateway/xmpp is registered for gateways that do not use native server-to-server streams, and
  * server/im would promise accounts. */

@@ -114,7 +114,7 @@ enum pair_result {
     X(TIMER_CLEAR)  /* u.timer.id */                                                               \
     X(DELIVER)      /* the stanza of this event passes; u.pair names the pair */                   \
     X(BOUNCE)       /* the stanza of this event is answered with u.bounce */                       \
-    X(DROP)         /* the stanza of this event ends here (bouncing is forbidden) */               \
+    X(DROP)         /* the stanza of this event ends here; u.bounce.condition: why, or NULL */     \
     X(UNDELIVERED)  /* link: the stanza of this event is ours and came back; u.bounce is due */    \
     X(ASK)          /* verify a key with the authority: u.ask; comes back as EV_VERDICT */         \
     X(ANSWERED)     /* out: the authority answered our db:verify: u.answered */                    \
@@ -162,7 +162,7 @@ const char *gw_action_name(enum gw_act act);
 const char *gw_timer_name(enum gw_timer t);
 const char *verdict_name(enum verdict v);
 
-enum { GW_ACTION_KV = 6, GW_ACTIONS_MAX = 20, GW_TEXT_MAX = 16384 };
+enum { GW_ACTION_KV = 7, GW_ACTIONS_MAX = 20, GW_TEXT_MAX = 16384 };
 
 struct gw_action {
     enum gw_act kind;

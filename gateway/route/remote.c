@@ -1,17 +1,10 @@
-#include "gateway/route/remote.h"
-
-#include <stdio.h>
+/* The walk of a remote over its targets, its pairs and questions on the stream, and what the owner
+ * is to do next. What fails, and what that costs, is in remote_backoff.c. */
+#include "gateway/route/remote_priv.h"
 
 #include "core/base/mem.h"
 
-enum {
-    BACKOFF_FIRST_MS = 1000,
-    BACKOFF_CAP_MS = 30000,
-    FRUITLESS_MAX = 3,
-    RESETS_MAX = 3,
-    FORGET_FACTOR = 2,
-    WHY_MAX = 240
-};
+enum { FRUITLESS_MAX = 3, RESETS_MAX = 3 };
 
 #define TO(s) (1u << REMOTE_##s)
 const machine_edges remote_edges[REMOTE_STATE_COUNT] = {
@@ -24,56 +17,6 @@ const machine_edges remote_edges[REMOTE_STATE_COUNT] = {
 };
 #undef TO
 
-enum pair_phase { PHASE_NONE, PHASE_ASKED, PHASE_OPEN };
-
-struct pair {
-    struct list_node node;
-    char *local;
-    enum pair_phase phase;
-    struct outq queue;
-    uint64_t retry_at;     /* after a refusal of this pair alone */
-    const char *condition; /* until then new stanzas are answered this ... */
-    struct span why;       /* ... with this text */
-    uint64_t forget_at;    /* its failures count no more; 0: there are none */
-    unsigned failures;
-};
-
-struct ask {
-    struct list_node node;
-    bool sent;
-    char *local, *stream_id, *key;
-    uint64_t origin, due;
-    uint32_t ticket;
-    /* once it is decided */
-    enum verdict verdict;
-    struct span text;
-};
-
-struct remote {
-    enum remote_state state;
-    char *domain;
-    const struct remote_settings *settings;
-    struct outq_limits *limits;
-    const struct env *env;
-    struct list pairs;
-    struct list asks;                 /* struct ask, open */
-    struct list decided;              /* struct ask, verdict known */
-    struct outq failed;               /* stanzas to bounce */
-    struct outq_limits failed_limits; /* they were within the limits once: no second check */
-    size_t ntargets, target;
-    bool todo;        /* RESOLVE or DIAL has not been pulled yet */
-    bool close;       /* CLOSE has not been pulled yet */
-    bool reachable;   /* of this walk over the targets at least one had an address */
-    bool established; /* this stream proved a pair or answered a question */
-    bool progressed;  /* and sent a stanza, or got an answer */
-    unsigned failures, fruitless, resets;
-    uint64_t until;                /* BACKOFF: its end; set-up: its deadline */
-    uint64_t forget_at;            /* the failures count no more; 0: there are none */
-    const char *penalty_condition; /* BACKOFF: what new stanzas are answered */
-    struct span why;               /* the step that failed last */
-    struct span handed;            /* the text handed out last: valid until the next call */
-};
-
 const char *remote_state_name(enum remote_state s)
 {
     static const char *const names[] = {
@@ -84,19 +27,10 @@ const char *remote_state_name(enum remote_state s)
     return names[s];
 }
 
-static void set_state(struct remote *r, enum remote_state to)
+void remote_set_state(struct remote *r, enum remote_state to)
 {
     if (machine_edge_ok(remote_edges, r->state, to))
         r->state = to;
-}
-
-static void set_why(struct remote *r, struct str why)
-{
-    struct span s = span_copy((struct str){why.p, why.n < WHY_MAX ? why.n : WHY_MAX});
-    if (s.chunk == NULL)
-        return; /* the older reason is better than none */
-    span_release(&r->why);
-    r->why = s;
 }
 
 struct remote *remote_new(struct str domain, const struct remote_settings *settings,
@@ -197,72 +131,6 @@ static struct pair *get_pair(struct remote *r, struct str local, uint64_t now)
     return p;
 }
 
-/* ---- failing --------------------------------------------------------------------------------- */
-
-static void fail_item(struct remote *r, struct outq_item *it, const char *condition)
-{
-    it->condition = condition;
-    it->text = span_retain(r->why);
-    list_append(&r->failed.items, &it->node);
-    r->failed.bytes += it->stanza.s.n;
-    r->failed_limits.bytes += it->stanza.s.n;
-    r->failed_limits.count++;
-}
-
-static void fail_pair(struct remote *r, struct pair *p, const char *condition)
-{
-    struct outq_item *it;
-    while ((it = outq_pop(&p->queue)) != NULL)
-        fail_item(r, it, condition);
-}
-
-static void decide(struct remote *r, struct ask *a, enum verdict v)
-{
-    list_remove(&a->node);
-    a->verdict = v;
-    a->text = span_retain(r->why);
-    list_append(&r->decided, &a->node);
-}
-
-static void decide_all(struct remote *r, enum verdict v)
-{
-    LIST_FOREACH (&r->asks, n, next)
-        decide(r, CONTAINER_OF(n, struct ask, node), v);
-}
-
-static uint64_t penalty(const struct remote *r, unsigned failures)
-{
-    unsigned shift = failures > 6 ? 6 : failures;
-    uint64_t ms = (uint64_t)BACKOFF_FIRST_MS << shift;
-    if (ms > BACKOFF_CAP_MS / 6 * 5)
-        ms = BACKOFF_CAP_MS / 6 * 5; /* the cap holds with the jitter */
-    return ms - ms / 5 + env_below(r->env, (uint32_t)(2 * ms / 5)); /* +- 20 % */
-}
-
-/* All targets failed, or the name did not resolve. */
-static void back_off(struct remote *r, const char *condition, uint64_t now)
-{
-    LIST_FOREACH (&r->pairs, n, next) {
-        struct pair *p = CONTAINER_OF(n, struct pair, node);
-        p->phase = PHASE_NONE;
-        fail_pair(r, p, condition);
-    }
-    decide_all(r, VERDICT_NOT_FOUND);
-    set_state(r, REMOTE_BACKOFF);
-    r->penalty_condition = condition;
-    r->resets = 0;
-    r->todo = false;
-    uint64_t wait = penalty(r, r->failures++);
-    r->until = now + wait;
-    r->forget_at = r->until + FORGET_FACTOR * wait;
-}
-
-static void forgive(struct remote *r)
-{
-    r->failures = 0;
-    r->forget_at = 0;
-}
-
 /* ---- set-up ---------------------------------------------------------------------------------- */
 
 static bool something_waits(const struct remote *r)
@@ -289,7 +157,7 @@ static void wake(struct remote *r, uint64_t now)
     if (r->state != REMOTE_IDLE || !something_waits(r))
         return;
     reset_stream_facts(r);
-    set_state(r, REMOTE_RESOLVING);
+    remote_set_state(r, REMOTE_RESOLVING);
     r->todo = true;
     r->until = now + r->settings->setup_ms;
 }
@@ -297,11 +165,11 @@ static void wake(struct remote *r, uint64_t now)
 static void next_target(struct remote *r, uint64_t now)
 {
     if (++r->target >= r->ntargets) {
-        back_off(r, r->reachable ? "remote-server-timeout" : "remote-server-not-found", now);
+        remote_back_off(r, r->reachable ? "remote-server-timeout" : "remote-server-not-found", now);
         return;
     }
     reset_stream_facts(r);
-    set_state(r, REMOTE_CONNECTING);
+    remote_set_state(r, REMOTE_CONNECTING);
     r->todo = true;
 }
 
@@ -310,14 +178,14 @@ void remote_resolved(struct remote *r, size_t ntargets, uint64_t now)
     if (r->state != REMOTE_RESOLVING)
         return;
     if (ntargets == 0) {
-        set_why(r, STR("the domain has no server to connect to"));
-        back_off(r, "remote-server-not-found", now);
+        remote_set_why(r, STR("the domain has no server to connect to"));
+        remote_back_off(r, "remote-server-not-found", now);
         return;
     }
     r->ntargets = ntargets;
     r->target = 0;
     r->reachable = false;
-    set_state(r, REMOTE_CONNECTING);
+    remote_set_state(r, REMOTE_CONNECTING);
     r->todo = true;
 }
 
@@ -325,8 +193,8 @@ void remote_resolve_failed(struct remote *r, struct str why, uint64_t now)
 {
     if (r->state != REMOTE_RESOLVING)
         return;
-    set_why(r, why);
-    back_off(r, "remote-server-not-found", now);
+    remote_set_why(r, why);
+    remote_back_off(r, "remote-server-not-found", now);
 }
 
 void remote_dial_failed(struct remote *r, struct str why, bool unresolved, uint64_t now)
@@ -334,7 +202,7 @@ void remote_dial_failed(struct remote *r, struct str why, bool unresolved, uint6
     if (r->state != REMOTE_CONNECTING)
         return;
     r->reachable = r->reachable || !unresolved;
-    set_why(r, why);
+    remote_set_why(r, why);
     next_target(r, now);
 }
 
@@ -342,13 +210,13 @@ void remote_connected(struct remote *r)
 {
     r->reachable = true;
     if (r->state == REMOTE_CONNECTING)
-        set_state(r, REMOTE_NEGOTIATING);
+        remote_set_state(r, REMOTE_NEGOTIATING);
 }
 
 void remote_stream_ready(struct remote *r)
 {
     if (r->state == REMOTE_NEGOTIATING)
-        set_state(r, REMOTE_READY);
+        remote_set_state(r, REMOTE_READY);
 }
 
 /* ---- stanzas --------------------------------------------------------------------------------- */
@@ -380,9 +248,9 @@ bool remote_unsent(struct remote *r, struct str local, struct str stanza, uint64
     if (!outq_unshift(&p->queue, stanza, since))
         return false;
     if (r->state == REMOTE_BACKOFF)
-        fail_pair(r, p, r->penalty_condition); /* as a new one */
+        remote_fail_pair(r, p, r->penalty_condition); /* as a new one */
     else if (p->retry_at > now)
-        fail_pair(r, p, p->condition);
+        remote_fail_pair(r, p, p->condition);
     wake(r, now); /* the stream that gives it back may have been given up before */
     return true;
 }
@@ -417,9 +285,9 @@ bool remote_ask(struct remote *r, const struct db_request *q, uint64_t origin, u
     bool full = r->asks.count >= r->settings->asks_max || !a->local || !a->stream_id || !a->key;
     list_append(&r->asks, &a->node);
     if (full)
-        decide(r, a, VERDICT_BUSY);
+        remote_decide(r, a, VERDICT_BUSY);
     else if (r->state == REMOTE_BACKOFF)
-        decide(r, a, VERDICT_NOT_FOUND);
+        remote_decide(r, a, VERDICT_NOT_FOUND);
     else
         wake(r, now);
     return true;
@@ -435,32 +303,15 @@ void remote_answered(struct remote *r, const struct db_request *q, enum verdict 
             continue;
         r->established = r->progressed = true; /* an answer is what the stream was for */
         r->fruitless = r->resets = 0;
-        forgive(r);
+        remote_forgive(r);
         if (text.p != NULL)
-            set_why(r, text);
-        decide(r, a, verdict);
+            remote_set_why(r, text);
+        remote_decide(r, a, verdict);
         return;
     }
 }
 
 /* ---- the stream ------------------------------------------------------------------------------ */
-
-static void pair_failed(struct remote *r, struct pair *p, const char *condition, struct str text,
-                        uint64_t now)
-{
-    char why[WHY_MAX];
-    snprintf(why, sizeof why, "the remote server did not accept our dialback key: %.*s",
-             STR_ARG(text));
-    set_why(r, str_c(why));
-    p->phase = PHASE_NONE;
-    p->condition = condition;
-    span_release(&p->why);
-    p->why = span_retain(r->why);
-    uint64_t wait = penalty(r, p->failures++);
-    p->retry_at = now + wait;
-    p->forget_at = p->retry_at + FORGET_FACTOR * wait;
-    fail_pair(r, p, condition);
-}
 
 void remote_pair_result(struct remote *r, struct str local, enum pair_result result,
                         struct str text, uint64_t now)
@@ -474,32 +325,32 @@ void remote_pair_result(struct remote *r, struct str local, enum pair_result res
         p->phase = PHASE_OPEN;
         p->failures = 0;
         p->retry_at = p->forget_at = 0;
-        forgive(r);
+        remote_forgive(r);
         break;
     case PAIR_INVALID:
-        pair_failed(r, p, "internal-server-error", text, now);
+        remote_refuse_pair(r, p, "internal-server-error", text, now);
         r->close = true; /* XEP-0220 2.1.1: the peer closes this stream too */
         break;
     case PAIR_ERROR:
-        pair_failed(r, p, "remote-server-timeout", text, now);
+        remote_refuse_pair(r, p, "remote-server-timeout", text, now);
         break;
     }
 }
 
 static void lost_stream(struct remote *r, struct str why, uint64_t now)
 {
-    set_why(r, why);
+    remote_set_why(r, why);
     LIST_FOREACH (&r->asks, n, next) {
         struct ask *a = CONTAINER_OF(n, struct ask, node);
         if (a->sent)
-            decide(r, a, VERDICT_TIMEOUT);
+            remote_decide(r, a, VERDICT_TIMEOUT);
     }
     bool fruitless = !r->progressed && something_waits(r) && ++r->fruitless >= FRUITLESS_MAX;
     if (fruitless) {
-        back_off(r, "remote-server-timeout", now);
+        remote_back_off(r, "remote-server-timeout", now);
         return;
     }
-    set_state(r, REMOTE_IDLE);
+    remote_set_state(r, REMOTE_IDLE);
     reset_stream_facts(r);
     wake(r, now);
 }
@@ -508,23 +359,23 @@ void remote_stream_ended(struct remote *r, struct str why, uint64_t now)
 {
     r->close = false;
     if (r->state == REMOTE_NEGOTIATING) {
-        set_why(r, why);
+        remote_set_why(r, why);
         next_target(r, now);
     } else if (r->state == REMOTE_READY && r->established) {
         lost_stream(r, why, now);
     } else if (r->state == REMOTE_READY) {
         /* It was ready and then served nothing: no better than a target that refuses. */
-        set_why(r, why);
+        remote_set_why(r, why);
         LIST_FOREACH (&r->asks, n, next) {
             struct ask *a = CONTAINER_OF(n, struct ask, node);
             if (a->sent)
-                decide(r, a, VERDICT_TIMEOUT);
+                remote_decide(r, a, VERDICT_TIMEOUT);
         }
         r->until = now + r->settings->setup_ms;
         if (something_waits(r)) {
             next_target(r, now);
         } else {
-            set_state(r, REMOTE_IDLE);
+            remote_set_state(r, REMOTE_IDLE);
             reset_stream_facts(r);
         }
     }
@@ -539,9 +390,9 @@ void remote_stream_reset(struct remote *r, struct str why, uint64_t now)
         return;
     }
     r->close = false;
-    set_why(r, why);
+    remote_set_why(r, why);
     reset_stream_facts(r);
-    set_state(r, REMOTE_CONNECTING);
+    remote_set_state(r, REMOTE_CONNECTING);
     r->todo = true;
     if (ready)
         r->until = now + r->settings->setup_ms;
@@ -556,24 +407,24 @@ void remote_again(struct remote *r)
 void remote_fail_local(struct remote *r, bool (*gone)(void *arg, struct str local), void *arg,
                        const char *condition, struct str why)
 {
-    set_why(r, why);
+    remote_set_why(r, why);
     LIST_FOREACH (&r->pairs, n, next) {
         struct pair *p = CONTAINER_OF(n, struct pair, node);
         if (gone(arg, str_c(p->local)))
-            fail_pair(r, p, condition);
+            remote_fail_pair(r, p, condition);
     }
 }
 
 void remote_fail_all(struct remote *r, const char *condition, struct str why, uint64_t now)
 {
     (void)now;
-    set_why(r, why);
+    remote_set_why(r, why);
     LIST_FOREACH (&r->pairs, n, next)
-        fail_pair(r, CONTAINER_OF(n, struct pair, node), condition);
-    decide_all(r, VERDICT_NOT_FOUND);
+        remote_fail_pair(r, CONTAINER_OF(n, struct pair, node), condition);
+    remote_decide_all(r, VERDICT_NOT_FOUND);
     if (r->state == REMOTE_RESOLVING || r->state == REMOTE_CONNECTING ||
         r->state == REMOTE_NEGOTIATING) {
-        set_state(r, REMOTE_IDLE);
+        remote_set_state(r, REMOTE_IDLE);
         r->todo = false;
         r->close = true;
     }
@@ -587,65 +438,21 @@ static bool in_setup(const struct remote *r)
            r->state == REMOTE_NEGOTIATING;
 }
 
-static void expire_queue(struct remote *r, struct pair *p, uint64_t now)
-{
-    struct list_node *n;
-    while ((n = p->queue.items.first) != NULL &&
-           CONTAINER_OF(n, struct outq_item, node)->since + r->settings->queue_ms <= now) {
-        char why[WHY_MAX];
-        snprintf(why, sizeof why, "waited %llu s for the stream to %.150s (%s)",
-                 (unsigned long long)(r->settings->queue_ms / 1000), r->domain,
-                 remote_state_name(r->state));
-        set_why(r, str_c(why));
-        fail_item(r, outq_pop(&p->queue), "remote-server-timeout");
-    }
-}
-
-static void expire_asks(struct remote *r, uint64_t now)
-{
-    LIST_FOREACH (&r->asks, n, next) {
-        struct ask *a = CONTAINER_OF(n, struct ask, node);
-        if (a->due > now)
-            continue;
-        set_why(r, a->sent ? STR("the authoritative server did not answer db:verify")
-                           : STR("the authoritative server could not be reached in time"));
-        decide(r, a, VERDICT_TIMEOUT);
-    }
-}
-
-/* Failures that nothing has followed for a while. */
-static void forget(struct remote *r, uint64_t now)
-{
-    if (r->forget_at != 0 && r->forget_at <= now)
-        forgive(r);
-    LIST_FOREACH (&r->pairs, n, next) {
-        struct pair *p = CONTAINER_OF(n, struct pair, node);
-        if (p->forget_at == 0 || p->forget_at > now)
-            continue;
-        p->failures = 0;
-        p->retry_at = p->forget_at = 0;
-    }
-}
-
 void remote_tick(struct remote *r, uint64_t now)
 {
-    forget(r, now);
-    expire_asks(r, now);
-    LIST_FOREACH (&r->pairs, n, next) {
-        struct pair *p = CONTAINER_OF(n, struct pair, node);
-        expire_queue(r, p, now);
-    }
+    remote_forget(r, now);
+    remote_expire(r, now);
     if (r->state == REMOTE_BACKOFF && r->until <= now) {
-        set_state(r, REMOTE_IDLE);
+        remote_set_state(r, REMOTE_IDLE);
         wake(r, now);
     } else if (in_setup(r) && r->until <= now) {
-        set_why(r, STR("no stream could be set up in time"));
+        remote_set_why(r, STR("no stream could be set up in time"));
         r->close = true;
-        back_off(r, "remote-server-timeout", now);
+        remote_back_off(r, "remote-server-timeout", now);
     } else if (in_setup(r) && !something_waits(r)) {
         r->close = true;
         r->todo = false;
-        set_state(r, REMOTE_IDLE);
+        remote_set_state(r, REMOTE_IDLE);
     }
 }
 
@@ -653,8 +460,8 @@ void remote_retry(struct remote *r, uint64_t now)
 {
     if (r->state != REMOTE_BACKOFF)
         return;
-    forgive(r);
-    set_state(r, REMOTE_IDLE);
+    remote_forgive(r);
+    remote_set_state(r, REMOTE_IDLE);
     wake(r, now);
 }
 

@@ -6,7 +6,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -87,6 +90,34 @@ static inline void loopback_pair(int fd[2], int buffer)
     close(l);
     for (int i = 0; i < 2; i++)
         fcntl(fd[i], F_SETFL, O_NONBLOCK);
+}
+
+/* Every segment that comes for this socket is thrown away without an answer: a cut cable. Not
+ * before its own bytes have arrived: it would go on repeating them, which a cut one cannot. */
+static inline void loopback_cut(int fd)
+{
+    int unacknowledged = 1;
+    for (int i = 0; i < 1000 && unacknowledged > 0; i++) {
+        assert_int_equal(ioctl(fd, SIOCOUTQ, &unacknowledged), 0);
+        usleep(unacknowledged > 0 ? 1000 : 0);
+    }
+    assert_int_equal(unacknowledged, 0);
+    struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
+    struct sock_fprog p = {1, &nothing};
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof p), 0);
+}
+
+/* Some kernels leave filters to root; then a test that needs them is skipped, and said to be. */
+static inline void loopback_need_filters(void)
+{
+    struct sock_filter everything = BPF_STMT(BPF_RET | BPF_K, 0xffff);
+    struct sock_fprog p = {1, &everything};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    int r = setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof p), error = errno;
+    close(fd);
+    if (r != 0 && error == EPERM)
+        skip();
 }
 
 static inline uv_tcp_t *loopback_tcp(struct world *w, int fd)

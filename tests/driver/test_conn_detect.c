@@ -5,7 +5,6 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <linux/filter.h>
 #include <netinet/tcp.h>
 
 #include "core/net/session.h"
@@ -261,27 +260,6 @@ static void test_session(void **state)
 
 enum { DEAD_MS = 3000 };
 
-/* Every segment that comes for this socket is thrown away without an answer: a cut cable. */
-static void cut_cable(int fd)
-{
-    struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
-    struct sock_fprog p = {1, &nothing};
-    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof p), 0);
-}
-
-/* Some kernels leave filters to root; then these tests are skipped, and said to be. */
-static void need_filters(void)
-{
-    struct sock_filter everything = BPF_STMT(BPF_RET | BPF_K, 0xffff);
-    struct sock_fprog p = {1, &everything};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_true(fd >= 0);
-    int r = setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof p), error = errno;
-    close(fd);
-    if (r != 0 && error == EPERM)
-        skip();
-}
-
 static int watched_open(struct world *w, struct side *s, uint64_t dead_ms, int buffer)
 {
     int fd[2];
@@ -320,7 +298,7 @@ static void test_dead_while_idle(void **state)
     (void)state;
     struct world w;
     struct side s;
-    need_filters();
+    loopback_need_filters();
     int fd = watched_open(&w, &s, 10000, 0);
     assert_int_equal(option(&s, SOL_SOCKET, SO_KEEPALIVE), 1);
     assert_int_equal(option(&s, IPPROTO_TCP, TCP_KEEPIDLE), 4);
@@ -334,7 +312,7 @@ static void test_dead_while_idle(void **state)
     detect_close(&w, &s, fd);
 
     fd = watched_open(&w, &s, DEAD_MS, 0);
-    cut_cable(fd);
+    loopback_cut(fd);
     assert_in_range(wait_for(&w, &s, "L", 10000), 1000, DEAD_MS + 1000);
     assert_string_equal(s.text, "connection timed out");
     detect_close(&w, &s, fd);
@@ -345,12 +323,12 @@ static void test_dead_with_bytes_under_way(void **state)
     (void)state;
     struct world w;
     struct side s;
-    need_filters();
+    loopback_need_filters();
     int fd = watched_open(&w, &s, DEAD_MS, 0);
     say(&s, HEADER); /* and the peer's kernel acknowledges */
     wait_for(&w, &s, "L", DEAD_MS + 500);
     assert_true(logged(&s, ""));
-    cut_cable(fd);
+    loopback_cut(fd);
     say_numbered(&s, 1, 1);
     assert_in_range(wait_for(&w, &s, "L", 10000), DEAD_MS / 2, DEAD_MS + 500);
     assert_string_equal(s.text, "connection timed out");

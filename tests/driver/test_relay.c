@@ -14,15 +14,18 @@ enum {
     BUFFER = 64 * 1024,
     SMALL = 16 * 1024,
     BULK = 3 * 1024 * 1024,
-    HANDSHAKE_MS = 5000,
+    FIRST_WORD_MS = 5000,
     STALL_MS = 20000,
-    HALF_MS = 8000
+    HALF_MS = 8000,
+    DRAIN_MS = 3000,
+    DEAD_MS = 3000,
 };
 
 struct scene {
     struct world w;
     struct relay *r;
     int first, second; /* the far ends */
+    uv_tcp_t *ours;    /* of the first one */
     uv_tcp_t *server;  /* ours of the second one, until it was joined */
     struct tls_ctx *ctx;
     struct tls_engine *e; /* of the far end; NULL: it does not speak TLS */
@@ -103,10 +106,12 @@ static void open_with(struct scene *s, int sockets, size_t buffer)
     struct relay_options opt = {.tls = s->ctx,
                                 .peer_name = "gate.lab",
                                 .buffer = buffer,
-                                .handshake_ms = HANDSHAKE_MS,
+                                .first_word_ms = FIRST_WORD_MS,
                                 .stall_ms = STALL_MS,
-                                .half_ms = HALF_MS};
-    s->r = relay_new(&s->w.loop, loopback_tcp(&s->w, a[0]), &opt, &ops, s);
+                                .half_ms = HALF_MS,
+                                .dead_ms = DEAD_MS};
+    s->ours = loopback_tcp(&s->w, a[0]);
+    s->r = relay_new(&s->w.loop, s->ours, &opt, &ops, s);
     assert_non_null(s->r);
 }
 
@@ -372,16 +377,45 @@ static void test_slow_first(void **state)
     close_scene(&s);
 }
 
+/* What the second side says until nobody takes it: how much that is. */
+static size_t fill_first(struct scene *s)
+{
+    char chunk[8192] = {0};
+    size_t said = 0;
+    say_first(s, "x");
+    expect_second(s, "x");
+    for (int quiet = 0; quiet < 200;) {
+        ssize_t n = write(s->second, chunk, sizeof chunk);
+        quiet = n > 0 ? 0 : quiet + 1;
+        said += n > 0 ? (size_t)n : 0;
+        turn_once(&s->w);
+    }
+    return said;
+}
+
+/* At the first one's far end; how much is left to write then. */
+static size_t read_a_little(struct scene *s)
+{
+    char b[1024];
+    ssize_t n = read(s->first, b, sizeof b);
+    assert_true(n > 0 || errno == EAGAIN);
+    return uv_stream_get_write_queue_size((uv_stream_t *)s->ours);
+}
+
 static void test_stalled(void **state)
 {
     (void)state;
     struct scene s;
     open_scene(&s);
     up(&s);
-    char chunk[8192] = {0};
-    for (int quiet = 0; quiet < 200;) {
-        quiet = write(s.second, chunk, sizeof chunk) > 0 ? 0 : quiet + 1;
+    fill_first(&s);
+    for (int i = 0; i < 2; i++) { /* a little at a time, but something */
+        assert_true(relay_waiting(s.r, RELAY_FIRST) > 0);
+        size_t left = uv_stream_get_write_queue_size((uv_stream_t *)s.ours);
+        SPIN_UNTIL(&s.w, read_a_little(&s) < left);
+        s.w.skew += STALL_MS;
         turn_once(&s.w);
+        assert_int_equal(s.ended, 0);
     }
     s.w.skew += STALL_MS;
     SPIN_UNTIL(&s.w, s.ended);
@@ -434,11 +468,175 @@ static void test_failed_handshakes(void **state)
 
     open_scene(&s); /* nothing comes */
     turn_once(&s.w);
-    s.w.skew += HANDSHAKE_MS;
+    s.w.skew += FIRST_WORD_MS;
     SPIN_UNTIL(&s.w, s.ended);
     assert_int_equal(s.how, RELAY_TLS);
     assert_string_equal(s.why, "no TLS handshake in time");
     close_scene(&s);
+}
+
+/* The handshake alone is no proof that somebody is there. */
+static void test_says_nothing(void **state)
+{
+    (void)state;
+    struct scene s;
+    open_scene(&s);
+    up(&s);
+    s.w.skew += FIRST_WORD_MS;
+    SPIN_UNTIL(&s.w, s.ended);
+    assert_int_equal(s.how, RELAY_LOST);
+    assert_string_equal(s.why, "the first side: it says nothing");
+    close_scene(&s);
+
+    open_scene(&s);
+    up(&s);
+    say_first(&s, "x");
+    expect_second(&s, "x");
+    s.w.skew += FIRST_WORD_MS;
+    turn_once(&s.w);
+    turn_once(&s.w);
+    assert_int_equal(s.ended, 0);
+    close_scene(&s);
+}
+
+/* ---- the end in good order ------------------------------------------------------------------- */
+
+static void test_drain(void **state)
+{
+    (void)state;
+    struct scene s;
+    open_scene(&s);
+    up(&s);
+    say_first(&s, "the last of mine");
+    say_second(&s, "the last of ours");
+    FAR_UNTIL(&s, relay_bytes(s.r, RELAY_FIRST) > 0 && relay_bytes(s.r, RELAY_SECOND) > 0);
+    relay_drain(s.r, "that is all", DRAIN_MS);
+    relay_drain(s.r, "once is enough", DRAIN_MS);
+    expect_second(&s, "the last of mine");
+    FAR_UNTIL(&s, ended_second(&s));
+    FAR_UNTIL(&s, s.far_closed);
+    assert_true(str_is(buf_view(&s.got), "the last of ours"));
+    say_second(&s, "too late");
+    shutdown(s.second, SHUT_WR);
+    say_first(&s, "as well");
+    tls_engine_close_notify(s.e);
+    for (int i = 0; i < 20; i++)
+        far(&s);
+    assert_int_equal(s.ended, 0); /* the first one's socket is still open */
+    shutdown(s.first, SHUT_WR);
+    SPIN_UNTIL(&s.w, s.ended);
+    assert_int_equal(s.how, RELAY_STOPPED);
+    assert_string_equal(s.why, "that is all");
+    assert_int_equal(s.bytes[0], 16);
+    assert_int_equal(s.bytes[1], 16);
+    close_scene(&s);
+}
+
+/* Nothing that was taken in is lost when it ends: not what waits undecrypted either. */
+static void test_drain_of_much(void **state)
+{
+    (void)state;
+    struct scene s;
+    char chunk[8192] = {0}, b[65536];
+    open_with(&s, 0, SMALL);
+    up(&s);
+    for (size_t said = 0; said < 24 * sizeof chunk; said += sizeof chunk)
+        assert_int_equal(tls_engine_write(s.e, (struct str){chunk, sizeof chunk}), TLS_OK);
+    size_t last = 1, got = 0;
+    for (int quiet = 0; quiet < 50; quiet = relay_bytes(s.r, RELAY_FIRST) == last ? quiet + 1 : 0) {
+        last = relay_bytes(s.r, RELAY_FIRST);
+        far(&s);
+    }
+    assert_true(last < 24 * sizeof chunk);
+    assert_int_equal(tls_engine_wire(s.e).n, 0); /* the relay or its kernel has it */
+    relay_drain(s.r, "that is all", DRAIN_MS);
+    ssize_t n;
+    uint64_t until = env_now(&env_system) + 10000;
+    while ((n = read(s.second, b, sizeof b)) != 0 && env_now(&env_system) < until) {
+        got += n > 0 ? (size_t)n : 0;
+        far(&s);
+    }
+    assert_int_equal(n, 0);
+    assert_in_range(got, last, 24 * sizeof chunk);
+    assert_int_equal(got, relay_bytes(s.r, RELAY_FIRST));
+    close_scene(&s);
+}
+
+static void test_drain_ends_in_time(void **state)
+{
+    (void)state;
+    struct scene s;
+    open_scene(&s);
+    up(&s);
+    relay_drain(s.r, "that is all", DRAIN_MS);
+    FAR_UNTIL(&s, s.far_closed && ended_second(&s));
+    say_first(&s, "neither of us wants to"); /* which is no reason to wait longer */
+    for (int i = 0; i < 20; i++)
+        far(&s);
+    assert_int_equal(s.ended, 0);
+    s.w.skew += DRAIN_MS;
+    SPIN_UNTIL(&s.w, s.ended);
+    assert_int_equal(s.how, RELAY_STOPPED);
+    close_scene(&s);
+
+    open_scene(&s); /* one side only */
+    s.dont_join = true;
+    FAR_UNTIL(&s, s.secured);
+    relay_drain(s.r, "that is all", DRAIN_MS);
+    assert_int_equal(s.ended, 1);
+    assert_int_equal(s.how, RELAY_STOPPED);
+    close_scene(&s);
+}
+
+/* A side that breaks meanwhile keeps the other one from nothing. */
+static void test_drain_of_a_broken_one(void **state)
+{
+    (void)state;
+    struct scene s;
+    open_scene(&s);
+    up(&s);
+    say_first(&s, "the last of mine");
+    FAR_UNTIL(&s, relay_bytes(s.r, RELAY_FIRST) > 0);
+    relay_drain(s.r, "that is all", DRAIN_MS);
+    reset(s.first);
+    close(s.first);
+    s.first = dup(s.second); /* something that close_scene can close */
+    char b[64];
+    ssize_t n = 0;
+    SPIN_UNTIL(&s.w, (n = read(s.second, b, sizeof b)) > 0);
+    assert_true(str_is((struct str){b, (size_t)n}, "the last of mine"));
+    close(s.second);
+    s.second = dup(s.first);
+    shutdown(s.second, SHUT_WR);
+    SPIN_UNTIL(&s.w, s.ended);
+    assert_int_equal(s.how, RELAY_STOPPED);
+    close_scene(&s);
+}
+
+/* ---- a machine that is gone ------------------------------------------------------------------ */
+
+static void test_dead(void **state)
+{
+    (void)state;
+    loopback_need_filters();
+    for (int side = 0; side < 2; side++) {
+        struct scene s;
+        open_scene(&s);
+        up(&s);
+        say_first(&s, "x");
+        expect_second(&s, "x");
+        loopback_cut(side == 0 ? s.first : s.second);
+        uint64_t begin = env_now(&env_system);
+        while (!s.ended && env_now(&env_system) - begin < 3 * DEAD_MS) {
+            usleep(5000); /* the kernel's clock cannot be moved */
+            turn_once(&s.w);
+        }
+        assert_int_equal(s.how, RELAY_LOST);
+        assert_in_range(env_now(&env_system) - begin, 1000, DEAD_MS + 1000);
+        assert_string_equal(s.why, side == 0 ? "the first side: connection timed out"
+                                             : "the second side: connection timed out");
+        close_scene(&s);
+    }
 }
 
 static void test_first_ends_early(void **state)
@@ -482,7 +680,7 @@ static void test_new_out_of_memory(void **state)
     (void)state;
     struct world w;
     struct tls_ctx *ctx = ctx_for("gate.lab");
-    struct relay_options opt = {.tls = ctx, .buffer = BUFFER, .handshake_ms = HANDSHAKE_MS};
+    struct relay_options opt = {.tls = ctx, .buffer = BUFFER, .first_word_ms = FIRST_WORD_MS};
     struct scene s = {.got = BUF_INIT(1)};
     unsigned failures = 0;
     for (unsigned long n = 1; n < 20; n++) {
@@ -521,6 +719,12 @@ int main(void)
         cmocka_unit_test(test_stalled),
         cmocka_unit_test(test_broken),
         cmocka_unit_test(test_failed_handshakes),
+        cmocka_unit_test(test_says_nothing),
+        cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_drain_of_much),
+        cmocka_unit_test(test_drain_ends_in_time),
+        cmocka_unit_test(test_drain_of_a_broken_one),
+        cmocka_unit_test(test_dead),
         cmocka_unit_test(test_first_ends_early),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_new_out_of_memory),

@@ -393,11 +393,14 @@ void jb_play(struct jb *b, struct str script, size_t piece)
 bool jb_open(struct jb *b, unsigned how)
 {
     unsigned profile = how & ~(unsigned)JB_STARVED;
+    bool trusts = profile == JB_TRUST || profile == JB_DIRECT;
     struct jabberd2_config cfg = {.name = STR("gw1"),
                                   .user = STR("gate"),
                                   .secret = STR("s3cret"),
                                   .require_tls = profile == JB_REQUIRE,
-                                  .trust = profile == JB_TRUST ? &trust : NULL,
+                                  .no_tls = profile == JB_NO_TLS,
+                                  .direct_tls = profile == JB_DIRECT,
+                                  .trust = trusts ? &trust : NULL,
                                   .auth_ms = JB_AUTH,
                                   .close_ms = JB_CLOSE};
     memset(b, 0, sizeof *b);

@@ -30,6 +30,8 @@ enum jb_profile {
     JB_PLAIN,   /* TLS as it comes, any certificate */
     JB_REQUIRE, /* require_tls */
     JB_TRUST,   /* auth tls+password */
+    JB_DIRECT,  /* the same, but TLS is there from the first byte */
+    JB_NO_TLS,
     JB_PROFILES,
     JB_STARVED = 1 << 4, /* beside one of them: memory may be out from the beginning */
 };

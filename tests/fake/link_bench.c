@@ -421,10 +421,12 @@ static void give_element(struct bench *b, enum bench_input in)
 
 static void give_error_input(struct bench *b, enum bench_input in)
 {
-    static const char *const conditions[] = {"not-authorized", "not-authorized", "host-unknown",
-                                             "conflict", "reset"};
+    static const char *const conditions[] = {"not-authorized", "not-authorized", "not-authorized",
+                                             "host-unknown",   "conflict",       "reset"};
     give_error(b, conditions[in - IN_ERROR_AUTH],
-               in == IN_ERROR_CERT ? LINK_CERT_REFUSED ": wrong-name" : "so it is");
+               in == IN_ERROR_CERT  ? LINK_CERT_REFUSED ": wrong-name"
+               : in == IN_ERROR_TLS ? LINK_TLS_NEEDED
+                                    : "so it is");
 }
 
 static void give_timer(struct bench *b, enum gw_timer t)
@@ -473,6 +475,7 @@ void bench_give(struct bench *b, enum bench_input in)
         break;
     case IN_ERROR_AUTH:
     case IN_ERROR_CERT:
+    case IN_ERROR_TLS:
     case IN_ERROR_HOST:
     case IN_ERROR_CONFLICT:
     case IN_ERROR_OTHER:

@@ -52,6 +52,7 @@ enum bench_profile {
     X(STRANGE)                                                                                     \
     X(ERROR_AUTH)                                                                                  \
     X(ERROR_CERT)                                                                                  \
+    X(ERROR_TLS) /* we came in clear */                                                            \
     X(ERROR_HOST)                                                                                  \
     X(ERROR_CONFLICT)                                                                              \
     X(ERROR_OTHER)                                                                                 \

@@ -15,14 +15,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static struct jb b;
     if (size < 2)
         return 0;
-    unsigned profile = (data[0] & 3) % JB_PROFILES, before = data[0] >> 2 & 3;
+    unsigned profile = data[0] & 3, before = data[0] >> 2 & 3;
+    bool direct = profile == JB_DIRECT;
     if (!jb_open(&b, profile))
         abort();
-    if (before > 0) /* behind TLS, which every profile likes */
-        jb_play(
-            &b,
-            STR(JB_HEADER JB_FEATURES(JB_STARTTLS) "<proceed xmlns='" NS_TLS "'/>" JB_TLS_UP JB_UP),
-            0);
+    if (before > 0 && !direct)
+        jb_play(&b, STR(JB_HEADER JB_FEATURES(JB_STARTTLS) "<proceed xmlns='" NS_TLS "'/>"), 0);
+    if (before > 0) /* behind TLS, which these profiles like */
+        jb_play(&b, STR(JB_TLS_UP JB_UP), 0);
     if (before > 1)
         jb_play(&b, STR(JB_ACTIVE), 0);
     if (before > 2)

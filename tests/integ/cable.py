@@ -1,8 +1,33 @@
-"""A cable between the gateway and what it dials inside, which a test can cut and mend."""
+"""A cable between the gateway and what it dials inside, which a test can cut and mend; and a socket
+whose machine seems to be gone."""
+import ctypes
+import errno
+import fcntl
 import socket
+import struct
+import termios
 import threading
 
-from labnet import LINK
+import pytest
+from labnet import LINK, wait_for
+
+SO_ATTACH_FILTER = 26  # Linux; socket has no name for it
+RETURN_0 = struct.pack("HBBI", 6, 0, 0, 0)  # BPF: every segment is thrown away
+
+
+def vanish(sock):
+    """No segment that comes for this socket is answered any more, as if its machine had lost power.
+    Not before its own bytes have arrived: it would go on repeating them."""
+    wait_for(lambda: fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0\0\0\0") == b"\0\0\0\0",
+             what="the last bytes to arrive")
+    program = ctypes.create_string_buffer(RETURN_0, len(RETURN_0))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER,
+                        struct.pack("HxxxxxxP", 1, ctypes.addressof(program)))
+    except OSError as e:
+        if e.errno != errno.EPERM:
+            raise
+        pytest.skip("this kernel leaves socket filters to root")
 
 
 class Cable:

@@ -20,6 +20,7 @@ from labnet import C2S, DNS_PORT, LINK, ROOT, S2S, LabError, Net, Proc, tool, wa
 HOST = 32
 CHECK_NOT = "    check_from: false\n"  # the gateway does it
 ADAPTERS = ROOT / "xcp" / "adapters"
+STANZA_SIZE = 524288  # of its S2S listener, in Debian's file
 STARTTLS = {"no-tls": "false", "tls-optional": "optional", "tls-required": "required"}
 
 
@@ -55,15 +56,24 @@ def srv_record(lab, domain, host):
 
 
 class Ejabberd(Proc):
-    """The start script; its children carry the lab's address for epmd in their environment."""
+    """The start script; its children carry the place of its modules in their environment."""
 
     def __init__(self, lab, name, home, ip, env, namespace=()):
-        self.home, self.env, self.mark = home, env, f"ERL_EPMD_ADDRESS={ip}".encode()
+        self.home, self.env, self.ip, self.node = home, env, ip, f"{name}@{ip}"
+        self.mark = f"CONTRIB_MODULES_PATH={home}/modules".encode()
         self.script = [tool("ejabberdctl"), "--config-dir", home, "--config", home / "ejabberd.yml",
                        "--ctl-config", home / "ejabberdctl.cfg", "--logs", home / "log",
-                       "--spool", home / "spool", "--node", f"{name}@{ip}"]
+                       "--spool", home / "spool", "--node", self.node]
         super().__init__(name, [*namespace, *self.script, "foreground"], lab.log(name), lab.detach,
                          env=env, cwd=home)
+
+    def again(self, lab):
+        """The same node once more, after its end; not waited for."""
+        return lab.adopt(Ejabberd(lab, self.name, self.home, self.ip, self.env))
+
+    def wait_users(self):
+        """Until they can log in."""
+        self.wait_listening(self.ip, C2S, timeout=60)
 
     def control(self, *command):
         """Runs ejabberdctl on the node; what it prints."""
@@ -114,9 +124,10 @@ def _own_resolver(lab, name, resolver):
             conf]
 
 
-def _launch(lab, name, host, home, yml, resolver=None):
-    """Runs ejabberd with this configuration; returns the process once users can log in. resolver: the
-    address of a DNS server that answers everything; without it SRV queries go to the lab's."""
+def _launch(lab, name, host, home, yml, resolver=None, cluster=None, loglevel="debug"):
+    """Runs ejabberd with this configuration. resolver: the address of a DNS server that answers
+    everything; without it SRV queries go to the lab's. cluster: (addresses, port) of an epmd that
+    runs already; without it the node starts its own, which ends with it."""
     ip = lab.ip(host)
     (home / "inetrc").write_text(
         "{resolv_conf, \"\"}.\n{hosts_file, \"\"}.\n{lookup, [file, dns]}.\n"
@@ -127,15 +138,14 @@ def _launch(lab, name, host, home, yml, resolver=None):
     (home / "ejabberd.yml").write_text(yml)
     (home / "ejabberdctl.cfg").write_text(
         f"INET_DIST_INTERFACE={ip}\n"
-        f"ERL_OPTIONS='-kernel logger_level debug -pa {home}/beams'\n"
+        f"ERL_OPTIONS='-kernel logger_level {loglevel} -pa {home}/beams'\n"
         "POLL=true\n")
     own(home)
-    env = dict(os.environ, ERL_EPMD_ADDRESS=ip, ERL_EPMD_PORT=str(_epmd_port(lab, host)),
+    epmd, port = cluster or (ip, _epmd_port(lab, host))
+    env = dict(os.environ, ERL_EPMD_ADDRESS=epmd, ERL_EPMD_PORT=str(port),
                HOME=str(home), CONTRIB_MODULES_PATH=str(home / "modules"))
     namespace = _own_resolver(lab, name, resolver) if resolver else ()
-    proc = lab.adopt(Ejabberd(lab, name, home, ip, env, namespace))
-    proc.wait_listening(ip, C2S, timeout=60)
-    return proc
+    return lab.adopt(Ejabberd(lab, name, home, ip, env, namespace))
 
 
 def start(lab, domain="ejabberd.lab", host=HOST, mode="tls-optional", name="ejabberd",
@@ -157,7 +167,7 @@ auth_method: internal
 registration_timeout: infinity
 listen:
   - {{port: {C2S}, ip: "{ip}", module: ejabberd_c2s, access: all, starttls: false}}
-  - {{port: {S2S}, ip: "{ip}", module: ejabberd_s2s_in}}
+  - {{port: {S2S}, ip: "{ip}", module: ejabberd_s2s_in, max_stanza_size: {STANZA_SIZE}}}
 modules:
   mod_disco: {{}}
   mod_ping: {{}}
@@ -165,6 +175,7 @@ modules:
   mod_roster: {{}}
   mod_s2s_dialback: {{}}
 {modules}''', resolver)
+    proc.wait_users()
     proc.wait_listening(ip, S2S, timeout=30)
     return proc
 
@@ -181,8 +192,16 @@ def compile_adapter(directory, *sources):
     return lib
 
 
-def start_inside(lab, domains, components, gateways=None, host=HOST, name="ejabberd",
-                 listener="", s2s_access="none"):
+def start_inside(lab, *args, **kw):
+    """As launch_inside; returns the process once users and gateways can join."""
+    proc = launch_inside(lab, *args, **kw)
+    proc.wait_users()
+    proc.wait_listening(proc.ip, LINK, timeout=30)
+    return proc
+
+
+def launch_inside(lab, domains, components, gateways=None, host=HOST, name="ejabberd",
+                  listener="", s2s_access="none", cluster=None, loglevel="debug"):
     """The organisation's own server for `domains`, each with chat rooms; `components` may join at
     7400. gateways: the option of xcp/adapters/mod_sallyport.erl; without it that is not loaded.
     listener: more lines for the listener of components."""
@@ -195,8 +214,8 @@ def start_inside(lab, domains, components, gateways=None, host=HOST, name="ejabb
         listener += CHECK_NOT
     secret = lab.secret("edge").read_text().strip()
     joining = "".join(f"      {c}: {{password: \"{secret}\"}}\n" for c in components)
-    proc = _launch(lab, name, host, home, f'''
-loglevel: debug
+    return _launch(lab, name, host, home, f'''
+loglevel: {loglevel}
 hosts: [{", ".join(domains)}]
 s2s_access: {s2s_access}
 auth_method: internal
@@ -214,6 +233,4 @@ listen:
   mod_ping: {{}}
   mod_register: {{ip_access: all, access: all, welcome_message: {{}}}}
   mod_roster: {{}}
-{adapter}''')
-    proc.wait_listening(ip, LINK, timeout=30)
-    return proc
+{adapter}''', cluster=cluster, loglevel=loglevel)

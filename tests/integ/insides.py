@@ -5,7 +5,7 @@
 
 The server also has a domain that the gateway does not serve. With an adapter it has a component of
 its own, too, that speaks for as many users as a test needs; without one, remote domains are listed
-on both sides as partners.
+on both sides as partners. The router of jabberd2 needs neither.
 """
 import re
 import shutil
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 import ejabberd
+import jabberd2
 import servers
 from actors import InsideUser, ServerUser
 from cable import Cable
@@ -36,8 +37,9 @@ class InsideServer:
     start: Callable     # lab -> process
     register: bool      # its users register themselves
     notices: str        # what it logs before the name of a gateway whose stream has ended
-    link: dict = field(default_factory=dict)  # how the gateway joins; else as a component
+    link: dict = field(default_factory=dict)  # how the gateway joins; None takes a setting away
     streams: int = 1    # that the gateway keeps to it
+    names: tuple = EDGES  # that gateways join by
 
 
 def _start_prosody(lab, gateways, more):
@@ -71,40 +73,51 @@ def _plain_ejabberd(lab):
     return ejabberd.start_inside(lab, (DOMAIN, PRIVATE), (EDGES[0], *PARTNERS))
 
 
+def _jabberd2(lab):
+    """Its router, which has the others as `parts`."""
+    parts = jabberd2.start_inside(lab, DOMAIN, more_domains=(PRIVATE,))
+    parts["router"].parts = parts
+    return parts["router"]
+
+
 PROSODY = InsideServer("prosody", Net.PROSODY, lambda: shutil.which("prosody"), _prosody, False,
                        "component disconnected: ")
 EJABBERD = InsideServer("ejabberd", ejabberd.HOST, ejabberd.usable, _ejabberd, True,
                         "Route unregistered: ")
 PLAIN_PROSODY = InsideServer("prosody", Net.PROSODY, PROSODY.usable, _plain_prosody, False,
-                             PROSODY.notices, {"partners": PARTNERS}, len(PARTNERS))
+                             PROSODY.notices, {"partners": PARTNERS, "component": None},
+                             len(PARTNERS))
 PLAIN_EJABBERD = InsideServer("ejabberd", ejabberd.HOST, ejabberd.usable, _plain_ejabberd, True,
-                              EJABBERD.notices, {"partners": PARTNERS, "component": EDGES[0]})
+                              EJABBERD.notices, {"partners": PARTNERS})
+JABBERD2 = InsideServer("jabberd2", jabberd2.HOST, jabberd2.usable, _jabberd2, True, "[",
+                        {"protocol": "jabberd2", "user": jabberd2.GATEWAY}, names=("gw1", "gw2"))
 
 
 class Office:
     """The organisation, its neighbours, and one gateway that is up."""
 
-    def __init__(self, lab, server, services=None):
-        """services: more domains, as for Lab.dns."""
-        self.lab, self.server = lab, server
+    def __init__(self, lab, server, services=None, **settings):
+        """services: more domains, as for Lab.dns; settings: more of the gateways'."""
+        self.lab, self.server, self.settings = lab, server, settings
         names = {name: [(Net.ALPHA, S2S, 10), (SECOND, S2S, 20)] for name in (DOMAIN, ROOMS, MANY)}
         lab.dns({**names, "beta.lab": [(Net.BETA, S2S, 10)], "raw.lab": [(RAW, S2S, 10)],
                  "any.lab": [(ANY, S2S, 10)], **(services or {})})
         self.proc = server.start(lab)
         self.address = lab.ip(Net.ALPHA)
         self.cable = lab.at_end(Cable(lab.ip(CABLE), (lab.ip(server.host), LINK)))
-        self.gateway = self.start_gateway("gateway1", Net.ALPHA, EDGES[0], CABLE)
+        self.gateway = self.start_gateway("gateway1", Net.ALPHA, server.names[0], CABLE)
         self.romeo = self.user("romeo", DOMAIN)
         self.raw = lab.at_end(Played(lab, RAW, "raw.lab", self.address))
         self.any = lab.at_end(Played(lab, ANY, "any.lab", self.address))
 
     def start_gateway(self, name, host, component, inside):
         link = {"name": "core", "address": f"{self.lab.ip(inside)}:{LINK}",
-                "secret_file": self.lab.secret("edge")}
-        link.update(self.server.link or {"component": component})
+                "secret_file": self.lab.secret("edge"), "component": component,
+                **self.server.link}
+        link = {k: v for k, v in link.items() if v is not None}
         gateway = self.lab.gateway(name, DOMAIN, host, inside, mode="tls-optional",
                                    peers=ALLOW_ALL, timeouts={"close": "1s"}, links=[link],
-                                   domains=[{"name": DOMAIN, "subdomains": True}])
+                                   domains=[{"name": DOMAIN, "subdomains": True}], **self.settings)
         self.wait_streams(gateway)
         return gateway
 

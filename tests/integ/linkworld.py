@@ -31,30 +31,35 @@ class Side:
 class World:
     """transport: the gateway's. Each world of a laboratory has logs of its own."""
     number = 0
+    timeouts = SHORT
 
     def __init__(self, lab, transport, gateway, router):
-        self.lab, self.transport = lab, transport
+        self.lab = lab
         World.number += 1
         self.suffix = f"-{World.number}"
         self.at = lab.ip(Net.ALPHA_LINK)
-        self.listen = lab.ip(Net.ALPHA if transport == "accept" else Net.ALPHA_LINK)
         self.user, self.pings = None, 0
         self.conf = {}
-        self.write(gateway, router)
-        # Who listens comes first, so that who dials does not fail for another reason.
-        for start in ([self._start_gateway, self._start_router] if transport == "accept"
-                      else [self._start_router, self._start_gateway]):
-            start()
+        self.turn(transport)
+        self.start(gateway, router)
+
+    def turn(self, transport):
+        """From the next configuration on, this is the gateway's transport."""
+        self.transport = transport
+        self.listen = self.lab.ip(Net.ALPHA if transport == "accept" else Net.ALPHA_LINK)
 
     # -- configuration
 
     def write(self, gateway, router):
         lab, dials = self.lab, self.transport == "dial"
-        where = {"address": f"{self.listen}:{LINK}"} if dials else {"listen": [f"{self.listen}:{LINK}"]}
+        at = f"{self.listen}:{LINK}"
+        where = {"address": at} if dials else {"listen": [at]}
+        certificate, key = lab.certificate(DOMAIN)  # so that none has to be made at each reload
         text = labnet.gateway_conf(
-            domains=[{"name": DOMAIN}], listen=[f"{lab.ip(Net.ALPHA)}:{S2S}"], dns=["127.0.0.1:9"],
-            timeouts=SHORT, links=[{"name": EDGE, "transport": self.transport,
-                                    "component": COMPONENT, **where, **gateway.settings}])
+            domains=[{"name": DOMAIN, "certificate": certificate, "key": key}],
+            listen=[f"{lab.ip(Net.ALPHA)}:{S2S}"], dns=["127.0.0.1:9"], timeouts=self.timeouts,
+            dialback_timeout="1s", links=[{"name": EDGE, "transport": self.transport,
+                                           "component": COMPONENT, **where, **gateway.settings}])
         self.conf["gateway"] = lab.conf(f"gateway{self.suffix}.conf", text)
         self.conf["router"] = lab.conf(f"router{self.suffix}.conf", self._router_conf(router))
 
@@ -65,7 +70,8 @@ class World:
         edge = {"name": EDGE, "role": "gateway", "component": COMPONENT, **where, **router.settings}
         im = {"name": "im", "role": "server", "transport": "accept", "component": DOMAIN,
               "domains": [DOMAIN], "secret_file": self.lab.secret("im")}
-        return labnet.router_conf(listen=[f"{self.at}:{LINK}"], links=[edge, im], timeouts=SHORT)
+        return labnet.router_conf(listen=[f"{self.at}:{LINK}"], links=[edge, im],
+                                  timeouts=self.timeouts)
 
     def reload(self, gateway, router):
         """As an operator would on both machines; on the one that dials last, which tries at once."""
@@ -78,11 +84,22 @@ class World:
 
     # -- processes
 
-    def _start_gateway(self):
+    def start(self, gateway, router):
+        """Who listens comes first, so that who dials does not fail for another reason."""
+        self.write(gateway, router)
+        order = (self.start_gateway, self.start_router)
+        for start in order if self.transport == "accept" else reversed(order):
+            start()
+
+    def stop(self):
+        self.gateway.stop()
+        self.router.stop()
+
+    def start_gateway(self):
         self.gateway = self.lab.start_gateway(f"gateway{self.suffix}", self.conf["gateway"],
                                               Net.ALPHA)
 
-    def _start_router(self):
+    def start_router(self):
         self.router = self.lab.start_router(f"router{self.suffix}", self.conf["router"],
                                             Net.ALPHA_LINK)
 
@@ -97,8 +114,7 @@ class World:
     def close(self):
         if self.user:
             self.user.close()
-        self.gateway.stop()
-        self.router.stop()
+        self.stop()
 
     # -- what there is to see
 

@@ -2,7 +2,8 @@
 
 `Insider` is a FakeRouter that knows its streams by the names that joined, keeps the size of what
 comes, and closes a stream on which a stanza is too large for it, as real servers do. `Site` is a
-gateway with any number of links and raw.lab outside. `Flow` sends numbered messages of many senders.
+gateway with any number of links and raw.lab outside. `Flow` sends numbered messages of many
+senders.
 """
 import signal
 import threading
@@ -17,7 +18,8 @@ from labnet import LINK, S2S, WAIT, Net, Timeout, gateway_conf, wait_for
 from peers import STREAMS, Closed, RemoteServer, authorised
 
 RAW, ANY, FIRST_INSIDE = 41, 42, 61
-Came = namedtuple("Came", "when kind attrs name size")  # name: of the stream
+# name: of the stream; stream: its number, streams that came up later have larger ones
+Came = namedtuple("Came", "when kind attrs name size stream")
 
 
 class Insider(FakeRouter):
@@ -27,12 +29,16 @@ class Insider(FakeRouter):
         self.limit, self.refused, self.by_name, self.raw = limit, [], {}, []
         self.errors = []  # stream errors that came, as bytes
         self.ends = 0     # streams that are over and read to their end
+        self.live = []    # those that are not, the oldest first
+        self.streams = 0  # that there have been
         super().__init__(address, secret)
 
     def _read(self, s):
         name, cutter = s.attrs["to"], Cutter()
         with self.changed:
-            self.by_name[name] = s
+            self.streams += 1
+            s.number, self.by_name[name] = self.streams, s
+            self.live.append(s)
             self.changed.notify_all()
         s.sock.settimeout(None)
         data = s.head + s.buffer
@@ -46,14 +52,17 @@ class Insider(FakeRouter):
             pass  # hung up in the middle of a word
         finally:
             with self.changed:
+                self.live = [other for other in self.live if other is not s]
                 self.ends += 1
                 self.changed.notify_all()
 
     def _take(self, s, name, cutter, data):
         elements = cutter.feed(data)
-        found = [Came(time.monotonic(), kind, attrs, name, len(raw))
+        found = [Came(time.monotonic(), kind, attrs, name, len(raw), s.number)
                  for raw in elements for kind, attrs in [start_of(raw)]]
         self.errors += [raw for raw, c in zip(elements, found) if c.kind == "stream:error"]
+        for raw in elements:
+            self.heard(s, raw)
         stanzas = [c for c in found if c.kind in ("message", "presence", "iq")]
         counted = [c for c in stanzas if not c.attrs.get("id", "").startswith("flood")]
         with self.changed:
@@ -70,10 +79,16 @@ class Insider(FakeRouter):
             s.send(f"<stream:error><policy-violation xmlns='{STREAMS}'/></stream:error>"
                    "</stream:stream>")
         elif cutter.over:
-            with self.sending:  # nothing is said behind it
+            with self.sending:  # nothing is said behind it, nor elsewhere before all has been read
                 s.over = True
                 s.send("</stream:stream>")
+                s.sock.settimeout(WAIT)
+                while s.sock.recv(65536):
+                    pass
         return not too_large and not cutter.over
+
+    def heard(self, s, raw):
+        """For those who answer: one element of a stream, as bytes."""
 
     def wait_joined(self, *names):
         """Streams of these names are up; of all that the gateway knows, if none is given."""
@@ -81,11 +96,11 @@ class Insider(FakeRouter):
         self.wait(lambda: set(names) <= set(self.by_name), what=f"streams {names}")
 
     def say(self, text, name=None):
-        """On the stream of a name, or on the one that came last. Waits while there is none, as a
-        server does that has a queue."""
+        """On the stream of a name, or on the oldest one, so that order is kept when another takes
+        its place. Waits while there is none, as a server does that has a queue."""
         def find():
-            s = self.by_name.get(name) if name else self.stream
-            return None if s is None or getattr(s, "over", False) else s
+            some = [s for s in self.live if name in (None, s.attrs["to"])]
+            return some[0] if some and not getattr(some[0], "over", False) else None
 
         while True:
             self.wait(find, what="a stream to speak on")
@@ -96,9 +111,14 @@ class Insider(FakeRouter):
                     s.send(text)
                     return
 
+    def hang_up(self):
+        with self.changed:
+            self.live = [s for s in self.live if s is not self.stream]
+        super().hang_up()
+
     def end_in_order(self):
         """Closes its streams as a server that stops: what still comes is read."""
-        for s in self.by_name.values():
+        for s in list(self.live):
             try:
                 s.send("</stream:stream>")
             except OSError:
@@ -122,14 +142,16 @@ def link(lab, name, host=None, **more):
 
 
 class Site:
-    """alpha.lab and gamma.lab behind one gateway. `hosts`: an Insider for each, by number."""
+    """alpha.lab and gamma.lab behind one gateway. `hosts`: an Insider, or whatever `kind` makes,
+    for each, by number."""
 
-    def __init__(self, lab, hosts, links, services=(), limit=None, **settings):
-        self.lab, self.address = lab, lab.ip(Net.ALPHA)
+    def __init__(self, lab, hosts, links, services=(), limit=None, kind=Insider, **settings):
+        self.lab, self.address, self.streams = lab, lab.ip(Net.ALPHA), []
+        lab.at_end(self)
         lab.dns({**{d: [(Net.ALPHA, S2S, 10)] for d in ("alpha.lab", "gamma.lab")},
                  "raw.lab": [(RAW, S2S, 10)], "any.lab": [(ANY, S2S, 10)], **dict(services)})
         secret = lab.secret("edge").read_text().strip()
-        self.insides = [lab.at_end(Insider(lab.ip(h), secret, limit)) for h in hosts]
+        self.insides = [lab.at_end(kind(lab.ip(h), secret, limit)) for h in hosts]
         self.raw = lab.at_end(RemoteServer(lab.ip(RAW), "raw.lab"))
         self.any = lab.at_end(RemoteServer(lab.ip(ANY), "any.lab"))
         settings["timeouts"] = {"close": "1s", **settings.get("timeouts", {})}
@@ -141,7 +163,14 @@ class Site:
 
     def stream(self, local, remote="raw.lab"):
         """From outside, with the pair proven."""
-        return self.lab.at_end(authorised(self.address, remote, local))
+        self.streams.append(authorised(self.address, remote, local))
+        return self.streams[-1]
+
+    def close(self):
+        """The streams from outside hang up, so that the gateway need not wait for their closing
+        tags when it stops."""
+        for s in self.streams:
+            s.close()
 
     def relink(self, links, **more):
         """Other links, from now on; the size of the log before."""
@@ -182,7 +211,8 @@ class Flow:
         began = time.monotonic()
         while not self.over.wait(max(0, began + self.sent / self.rate - time.monotonic())):
             n = self.sent
-            text = message(f"u{n % self.senders}@{self.domain}/x", self.to, self.ident(n), self.body)
+            sender = f"u{n % self.senders}@{self.domain}/x"
+            text = message(sender, self.to, self.ident(n), self.body)
             try:
                 self.send(text)
             except (Closed, OSError):
@@ -193,13 +223,19 @@ class Flow:
             self.sent = n + 1
 
     def wait_sent(self, more):
-        target = self.sent + more
-        wait_for(lambda: self.sent >= target, 30, f"{more} more messages of {self.what}")
+        wait_all_sent([self], more)
 
     def stop(self):
         self.over.set()
         self.thread.join(WAIT)
         assert not self.thread.is_alive(), f"{self.what} hangs"
+
+
+def wait_all_sent(flows, more):
+    targets = [(flow, flow.sent + more) for flow in flows]
+    wait_for(lambda: all(flow.sent >= n for flow, n in targets), 30,
+             f"{more} more messages of {[flow.what for flow in flows]}",
+             lambda: str({flow.what: (flow.sent, n) for flow, n in targets}))
 
 
 def numbers(ids, what):
@@ -218,9 +254,10 @@ def by_sender(ids, what):
 
 
 def ids_inside(inside, errors=False):
-    """Of messages: the gateway has probes of its own."""
-    return [h[2].get("id") for h in list(inside.heads)
-            if h[1] == "message" and (h[2].get("type") == "error") == errors]
+    """Of messages: the gateway has probes of its own. In order of arrival, but each stream's before
+    those of the streams that came after it: each is read by a thread of its own."""
+    return [h.attrs.get("id") for h in sorted(inside.heads, key=lambda h: h.stream)
+            if h.kind == "message" and (h.attrs.get("type") == "error") == errors]
 
 
 def ids_outside(server, errors=False):
@@ -242,9 +279,9 @@ def assert_once(arrived, bounced, sent, what):
 
 
 class Outgoing:
-    """A remote server's stream to the gateways of a domain, as such a server keeps it: when a gateway
-    closes it, it closes too, and says the rest on a new one, to the first address that takes it.
-    `hang_ups`: streams that ended without a closing tag."""
+    """A remote server's stream to the gateways of a domain, as such a server keeps it: when a
+    gateway closes it, it closes too, and says the rest on a new one, to the first address that
+    takes it. `hang_ups`: streams that ended without a closing tag."""
 
     def __init__(self, addresses, from_, to):
         self.addresses, self.from_, self.to = addresses, from_, to
@@ -290,7 +327,8 @@ class Outgoing:
                     self.hang_ups += 1
 
     def send(self, text):
-        """What cannot be given to one stream whole is given to the next: nobody can have read it."""
+        """What cannot be given to one stream whole is given to the next: nobody can have read
+        it."""
         with self.lock:
             while True:
                 if self.stream is None:

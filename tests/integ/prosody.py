@@ -13,10 +13,11 @@ BIND = "urn:ietf:params:xml:ns:xmpp-bind"
 
 def start(lab, domain="prosody.lab", host=Net.PROSODY, encryption=False, users=("juliet",),
           name="prosody", resolver=None, secure_auth=False, without=(), more="",
-          c2s_limit=256 * 1024):
+          c2s_limit=256 * 1024, federation=None):
     """encryption: whether Prosody refuses federation in clear. users: with a domain, of a further
     host of `more`. resolver: a DNS server instead of the lab's, address@port. without: modules.
-    c2s_limit: the largest stanza that it takes from its own users."""
+    c2s_limit: the largest stanza that it takes from its own users. federation: all that concerns
+    other servers, with its resolver and its CA, as a text instead of all these."""
     data = lab.dir / name
     for user in users:
         node, _, at = user.partition("@")
@@ -26,6 +27,12 @@ def start(lab, domain="prosody.lab", host=Net.PROSODY, encryption=False, users=(
     cert, key = lab.certificate(domain)
     disabled = "".join(f', "{m}"' for m in without)
     ip, required = lab.ip(host), "true" if encryption else "false"
+    federation = federation or f'''
+s2s_require_encryption = {required}
+s2s_secure_auth = {"true" if secure_auth else "false"}
+unbound = {{ resolvconf = false, hoststxt = false,
+            forward = "{resolver or f'{lab.ip(Net.DNS)}@{DNS_PORT}'}" }}
+ssl = {{ cafile = "{lab.ca}" }}'''
     conf = lab.conf(f"{name}.cfg.lua", f'''
 run_as_root = true
 pidfile = "{data}/prosody.pid"
@@ -45,13 +52,10 @@ authentication = "internal_plain"
 allow_unencrypted_plain_auth = true
 c2s_require_encryption = false
 c2s_stanza_size_limit = {c2s_limit}
-s2s_require_encryption = {required}
-s2s_secure_auth = {"true" if secure_auth else "false"}
-unbound = {{ resolvconf = false, hoststxt = false,
-            forward = "{resolver or f'{lab.ip(Net.DNS)}@{DNS_PORT}'}" }}
+{federation}
 log = {{ debug = "*console" }}
 VirtualHost "{domain}"
-  ssl = {{ certificate = "{cert}", key = "{key}", cafile = "{lab.ca}" }}
+  ssl = {{ certificate = "{cert}", key = "{key}" }}
 {more}''')
     proc = lab.spawn(name, [tool("prosody"), "--config", conf, "-F"])
     proc.wait_listening(ip, S2S)

@@ -8,7 +8,7 @@ from actors import InsideUser
 from conftest import ALLOW_ALL, ask_books
 from labnet import LINK, Net, wait_for
 from manylinks import (RAW, Flow, Outgoing, Site, assert_in_order, assert_once, by_sender,
-                       ids_inside, ids_outside, link, message, numbers)
+                       ids_inside, ids_outside, link, message, numbers, wait_all_sent)
 from peers import RemoteServer, stanza_error
 
 A, B, C = 61, 62, 63  # hosts of the insides
@@ -47,14 +47,31 @@ def out(site, inside, sender, ident=None, name=None):
     assert site.raw.expect_stanza(ident).get("from") == sender
 
 
+@pytest.fixture
+def new_site(fresh_lab):
+    """Makes a Site whose streams from outside hang up before the gateway stops, which would wait
+    for their closing tags."""
+    made = []
+
+    def make(*args, **settings):
+        made.append(Site(fresh_lab, *args, **settings))
+        return made[-1]
+
+    yield make
+    for site in made:
+        site.close()
+
+
 # ---- by local domain -----------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
 def two(lab):
     """alpha.lab is behind one link, gamma.lab behind the other."""
-    return Site(lab, (A, B), [link(lab, "a", A, domains=["alpha.lab"]),
+    site = Site(lab, (A, B), [link(lab, "a", A, domains=["alpha.lab"]),
                               link(lab, "b", B, domains=["gamma.lab"])],
                 limits={"hold_time": "2s", "link_high": "256K", "link_low": "64K"})
+    yield site
+    site.close()
 
 
 def test_a_domain_has_its_link(two):
@@ -195,11 +212,11 @@ def _queued(site, name):
 # ---- by priority ---------------------------------------------------------------------------------
 
 @pytest.fixture
-def ranked(fresh_lab):
+def ranked(fresh_lab, new_site):
     """Both links carry both domains; the first one is preferred."""
     lab = fresh_lab
-    return Site(lab, (A, B), [link(lab, "first", A), link(lab, "second", B, priority=10)],
-                limits={"link_high": "1M", "link_low": "256K"})
+    return new_site((A, B), [link(lab, "first", A), link(lab, "second", B, priority=10)],
+                    limits={"link_high": "1M", "link_low": "256K"})
 
 
 def flow_in(site, what, local="alpha.lab", **kw):
@@ -256,8 +273,8 @@ def test_the_preferred_one_stops_in_order(ranked):
 
 def test_the_preferred_one_dies(ranked):
     """It has stopped reading, so much is unsent; then it is gone. What no byte of has left goes by
-    the standby at once, before what comes later; what the kernel had taken for the dead one is lost,
-    one piece of the sequence, and of the one that was cut in the middle the sender is told."""
+    the standby at once, before what comes later; what the kernel had taken for the dead one is
+    lost, one piece of the sequence; of the one that was cut in the middle the sender is told."""
     first, second = ranked.insides
     first.stop_reading()
     flow = flow_in(ranked, "dies", senders=5, rate=500, body="x" * 50_000)
@@ -309,9 +326,9 @@ def test_both_down(ranked):
 # ---- equal ones ----------------------------------------------------------------------------------
 
 @pytest.fixture
-def equal(fresh_lab):
+def equal(fresh_lab, new_site):
     lab = fresh_lab
-    return Site(lab, (A, B), [link(lab, "left", A), link(lab, "right", B)])
+    return new_site((A, B), [link(lab, "left", A), link(lab, "right", B)])
 
 
 SENDERS = 24
@@ -339,8 +356,8 @@ def round_(site, what, insides=None):
 
 
 def test_equal_ones_share_the_senders(equal):
-    """Each sender stays on one, in order. When one is gone only its senders move, and they return to
-    it when it is back."""
+    """Each sender stays on one, in order. When one is gone only its senders move, and they return
+    to it when it is back."""
     left, right = equal.insides
     before = round_(equal, "both")
     assert all(len(p) == 1 for p in before.values())
@@ -379,8 +396,8 @@ def test_one_of_two_equal_ones_dies_under_traffic(equal):
     arrived = sum((numbers(ids_inside(i), "half") for i in equal.insides), [])
     errors = numbers(ids_outside(equal.raw, errors=True), "half")
     lost = sorted(set(range(flow.sent)) - set(arrived) - set(errors))
-    print(f"{flow.sent} sent, {len(arrived)} arrived, {len(errors)} bounced, {len(lost)} in the dead "
-          f"one's socket")
+    print(f"{flow.sent} sent, {len(arrived)} arrived, {len(errors)} bounced, {len(lost)} in the "
+          "dead one's socket")
     assert len(arrived) == len(set(arrived)) and not set(arrived) & set(errors)
     assert len(lost) <= 50
     for inside in equal.insides:
@@ -393,14 +410,14 @@ UNLISTED = 43
 
 
 @pytest.fixture(params=["a stream for each", "one stream"])
-def partners(fresh_lab, request):
+def partners(fresh_lab, new_site, request):
     """alpha.lab with raw.lab and any.lab as its partners; gamma.lab with everybody."""
     lab = fresh_lab
     name = None if request.param == "a stream for each" else "edge.alpha.example"
-    made = Site(lab, (A, B), [link(lab, "listed", A, domains=["alpha.lab"], component=name,
-                                   partners=["raw.lab", "any.lab"]),
-                              link(lab, "all", B, domains=["gamma.lab"])],
-                {"unlisted.lab": [(UNLISTED, labnet.S2S, 10)]}, limits={"hold_time": "2s"})
+    made = new_site((A, B), [link(lab, "listed", A, domains=["alpha.lab"], component=name,
+                                  partners=["raw.lab", "any.lab"]),
+                             link(lab, "all", B, domains=["gamma.lab"])],
+                    {"unlisted.lab": [(UNLISTED, labnet.S2S, 10)]}, limits={"hold_time": "2s"})
     made.unlisted = lab.at_end(RemoteServer(lab.ip(UNLISTED), "unlisted.lab"))
     made.names = {"raw.lab": name or "raw.lab", "any.lab": name or "any.lab"}
     made.insides[0].wait_joined(*made.names.values())
@@ -487,9 +504,7 @@ class Talk:
             self.flows[f"out{n}"] = Flow(f"out{n}", say, "alpha.lab", "juliet@raw.lab", rate=200)
 
     def go_on(self, more=100):
-        for flow in self.flows.values():
-            if not flow.over.is_set():
-                flow.wait_sent(more)
+        wait_all_sent([f for f in self.flows.values() if not f.over.is_set()], more)
 
     def stop(self, *names):
         for name in names or list(self.flows):
@@ -516,13 +531,13 @@ class Talk:
         print("; ".join(told))
 
 
-def test_reload_under_traffic(fresh_lab):
+def test_reload_under_traffic(fresh_lab, new_site):
     """Links are added, changed and removed while everybody talks: nothing is lost, bounced, doubled
     or disordered, and what an inside said on a link that goes is still delivered."""
     lab = fresh_lab
     one, two = link(lab, "one", A), link(lab, "two", B)
     three = link(lab, "three", C)
-    site = Site(lab, (A, B, C), [one, two, three])
+    site = new_site((A, B, C), [one, two, three])
     site.relink([one])
     a, b, c = site.insides
     talk = Talk(site, {0: a})
@@ -536,13 +551,15 @@ def test_reload_under_traffic(fresh_lab):
 
     site.relink([one, {**two, "priority": 5}])              # changed: a standby now
     b.wait_up(3)
+    b.wait(lambda: b.ends == 2, what="the streams before to be read to their ends")
     used = len(ids_inside(b))
     talk.go_on()
     assert len(ids_inside(b)) == used
-    talk.stop("out1")                                       # it will not speak for alpha.lab any more
+    talk.stop("out1")                                       # it will speak for gamma.lab only
 
     site.relink([{**one, "domains": ["alpha.lab"]}, {**two, "domains": ["gamma.lab"]}])
     a.wait_up(2), b.wait_up(4)
+    a.wait(lambda: a.ends == 1, what="the stream before to be read to its end")
     a_used = [i for i in ids_inside(a) if i.startswith("gamma")]
     b.wait(lambda: len(numbers(ids_inside(b), "gamma")) > 50, what="gamma.lab's new link")
     talk.go_on()
@@ -557,11 +574,11 @@ def test_reload_under_traffic(fresh_lab):
     assert site.gateway.alive()
 
 
-def test_removed_link_gives_its_unsent_to_another(fresh_lab):
+def test_removed_link_gives_its_unsent_to_another(fresh_lab, new_site):
     """Its inside does not read, so that much waits for it when it goes."""
     lab = fresh_lab
     one, two = link(lab, "one", A), link(lab, "two", B, priority=5)
-    site = Site(lab, (A, B), [one, two], limits={"link_high": "1M", "link_low": "256K"})
+    site = new_site((A, B), [one, two], limits={"link_high": "1M", "link_low": "256K"})
     a, b = site.insides
     a.stop_reading()
     flow = flow_in(site, "moved", senders=4, rate=500, body="x" * 50_000)
@@ -590,7 +607,8 @@ class Routers:
         self.lab = lab
         lab.dns({"alpha.lab": [(Net.ALPHA, labnet.S2S, 10)], "raw.lab": [(RAW, labnet.S2S, 10)]})
         self.raw = lab.at_end(RemoteServer(lab.ip(RAW), "raw.lab"))
-        self.routers = [lab.router(f"router{i}", host, "alpha.lab") for i, host in enumerate((A, B))]
+        self.routers = [lab.router(f"router{i}", host, "alpha.lab")
+                        for i, host in enumerate((A, B))]
         self.users = [self.join(host) for host in (A, B)]
         self.gateway = lab.gateway(
             "gateway", "alpha.lab", Net.ALPHA, A, mode="no-tls", peers=ALLOW_ALL,
@@ -625,9 +643,9 @@ def ids_of(user):
 
 
 def test_the_preferred_router_stops_and_dies(fresh_lab):
-    """Real routers. Stopped in order it takes nothing with it; killed it takes what was in its hands
-    and in its sockets. Each time the other one goes on at once, and the first is used again when it
-    is back."""
+    """Real routers. Stopped in order it takes nothing with it; killed it takes what was in its
+    hands and in its sockets. Each time the other one goes on at once, and the first is used again
+    when it is back."""
     site = Routers(fresh_lab)
     flow = Flow("real", site.out.send, "raw.lab", "romeo@alpha.lab", senders=10, rate=500)
     first, second = site.users
@@ -687,8 +705,7 @@ class Gateways:
                                rate=400))
 
     def go_on(self, more=200):
-        for flow in self.flows:
-            flow.wait_sent(more)
+        wait_all_sent(self.flows, more)
 
     def used(self, since=0):
         """The gateways that brought messages out."""

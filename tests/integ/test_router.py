@@ -1,31 +1,42 @@
-"""The inside link: two gateways on one router, and links that are cut."""
+"""The inside link: two gateways on one router, whoever dials, and links that are cut."""
+import re
 import signal
+import subprocess
 import time
 
 import labnet
 import pytest
-from conftest import ALLOW_ALL
-from labnet import Net, wait_for
+from actors import InsideUser
+from cable import vanish
+from conftest import ALLOW_ALL, new_lab
+from labnet import LINK, Net, wait_for
+from linkworld import dump
 from peers import RemoteServer, authorised, message, stanza_error
+from pki import Pki
 
 RAW, SECOND = 41, 13
 SENDERS = 24
+DEAD, MARGIN = 3.0, 1.5  # seconds: timeouts.dead, and on top of it
 
 
 class Pair:
-    """alpha.lab with two gateways that share the dialback secret."""
+    """alpha.lab with two gateways that share the dialback secret; they dial the router."""
 
     def __init__(self, lab):
+        self.lab = lab
         lab.dns({"alpha.lab": [(Net.ALPHA, labnet.S2S, 10), (SECOND, labnet.S2S, 20)],
                  "raw.lab": [(RAW, labnet.S2S, 10)]})
         self.raw = lab.at_end(RemoteServer(lab.ip(RAW), "raw.lab"))
-        self.router = lab.router("router", Net.ALPHA_LINK, "alpha.lab", gateways=2)
+        self.addresses = [lab.ip(Net.ALPHA), lab.ip(SECOND)]
+        self.start()
         self.user = lab.user("user", Net.ALPHA_LINK, "alpha.lab", "romeo")
         self.user.wait_connected()
-        self.addresses = [lab.ip(Net.ALPHA), lab.ip(SECOND)]
+
+    def start(self):
+        self.router = self.lab.router("router", Net.ALPHA_LINK, "alpha.lab", gateways=2)
         self.gateways = [
-            lab.gateway(f"gateway{i + 1}", "alpha.lab", host, Net.ALPHA_LINK, edge=i + 1,
-                        mode="no-tls", peers=ALLOW_ALL)
+            self.lab.gateway(f"gateway{i + 1}", "alpha.lab", host, Net.ALPHA_LINK, edge=i + 1,
+                             mode="no-tls", peers=ALLOW_ALL)
             for i, host in enumerate((Net.ALPHA, SECOND))]
 
     def send_from(self, sender, ident):
@@ -38,9 +49,61 @@ class Pair:
         return next(peer for peer, e in self.raw.stanzas if e.get("id") == ident)
 
 
-@pytest.fixture(scope="module")
-def pair(lab):
-    return Pair(lab)
+class DialledPair(Pair):
+    """The same, but the gateways listen, and the router dials them. On one link both know each
+    other by what --auth-info prints, on the other one by a root and the password."""
+
+    def start(self):
+        lab, pki = self.lab, Pki(self.lab.dir / "pki" / "links")
+        own = [pki.self_signed("own1", "edge1.alpha.lab"), pki.signed("own2", "edge2.alpha.lab")]
+        router = [pki.self_signed("router1", "router.alpha.lab"),
+                  pki.signed("router2", "router.alpha.lab")]
+        root = {"ca_file": pki.root().cert, "secret_file": lab.secret("edge")}
+        self.router_links = [
+            {"name": f"edge{i + 1}", "role": "gateway", "transport": "dial",
+             "address": f"{a}:{LINK}", "component": f"edge{i + 1}.alpha.lab",
+             **router[i].settings()} for i, a in enumerate(self.addresses)]
+        self.router_links[0].update(auth="tls", authlist=[f"sha256:{own[0].key_hash()}"])
+        self.router_links[1].update(auth="tls+password", peer_name="edge2.alpha.lab", **root)
+        router_conf = self.write_router(self.router_links)
+        listed = re.findall("key SHA-256: .*", auth_info("sallyport-router", router_conf)["edge1"])
+        doors = [{"auth": "tls", "authlist": listed},
+                 {"auth": "tls+password", "peer_name": "router.alpha.lab", **root}]
+        self.gateways = []
+        for i, host in enumerate((Net.ALPHA, SECOND)):
+            link = {"name": "core", "transport": "accept", "component": f"edge{i + 1}.alpha.lab",
+                    "listen": [f"{self.addresses[i]}:{LINK}"], **own[i].settings(), **doors[i]}
+            conf = lab.conf(f"gateway{i + 1}.conf", labnet.gateway_conf(**lab.gateway_settings(
+                "alpha.lab", host, 0, mode="no-tls", peers=ALLOW_ALL, links=[link])))
+            self.gateways.append(lab.start_gateway(f"gateway{i + 1}", conf, host))
+        shown = auth_info("sallyport", self.gateways[0].conf)["core"]
+        self.router_links[0]["authlist"] = re.findall("key SHA-1: .*", shown)
+        self.router = lab.start_router("router", self.write_router(self.router_links),
+                                       Net.ALPHA_LINK)
+        for g in self.gateways:
+            g.wait_log(labnet.LOG_LINK_UP)
+
+    def write_router(self, links):
+        im = {"name": "im", "role": "server", "transport": "accept", "component": "alpha.lab",
+              "domains": ["alpha.lab"], "secret_file": self.lab.secret("alpha.lab-im")}
+        return self.lab.conf("router.conf", labnet.router_conf(
+            listen=[f"{self.lab.ip(Net.ALPHA_LINK)}:{LINK}"], links=[*links, im],
+            timeouts={"connect": "1s", "close": "1s"}))
+
+
+def auth_info(name, conf):
+    """{link or splice: what is printed below its name}"""
+    done = subprocess.run([labnet.program(name), "--auth-info", "-c", conf], capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    parts = re.split(r"^(?:link|splice) (\S+)\n", done.stdout, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
+@pytest.fixture(scope="module", params=(Pair, DialledPair))
+def pair(request):
+    with new_lab(f"{request.module.__name__}/{request.param.__name__}") as lab:
+        yield request.param(lab)
 
 
 def test_a_sender_stays_on_one_gateway(pair):
@@ -76,7 +139,7 @@ def test_failover(pair):
     dead, alive = pair.gateways
     since = pair.router.log_size()
     dead.kill()
-    pair.router.wait_log(r"\bedge1\b", since)
+    pair.router.wait_log(r"\blink\.down\b.*\bedge1\b", since)
     for n in range(SENDERS):
         pair.send_from(f"u{n}", f"failover-{n}")
     for n in range(SENDERS):
@@ -88,8 +151,8 @@ def test_failover(pair):
     assert alive.alive() and pair.router.alive()
 
 
-def test_gateway_that_returns_is_used_again(pair, lab):
-    gw = lab.start_gateway("gateway1b", pair.gateways[0].conf, Net.ALPHA)
+def test_gateway_that_returns_is_used_again(pair):
+    gw = pair.lab.start_gateway("gateway1b", pair.gateways[0].conf, Net.ALPHA)
     gw.wait_log(labnet.LOG_LINK_UP)
     tries = iter(range(10000))
 
@@ -99,6 +162,36 @@ def test_gateway_that_returns_is_used_again(pair, lab):
         return pair.gateway_of(f"return-{n}") == pair.addresses[0]
 
     wait_for(back, what="a sender to be given to the returned gateway")
+    assert not dump(pair.router, "alarm.standing")
+
+
+def test_by_priority(pair):
+    """A reload that cuts no link makes the first gateway a standby: it takes what there is when the
+    other one has gone, and until that is back. It goes on bringing stanzas in."""
+    standby, preferred = pair.addresses
+    conf, since = pair.lab.dir / "conf" / "router.conf", pair.router.log_size()
+    conf.write_text(conf.read_text().replace('name = "edge1";', 'name = "edge1"; priority = 10;'))
+    pair.router.signal(signal.SIGHUP)
+    pair.router.wait_log(r"config\.reloaded\b", since)
+    assert "link.down" not in pair.router.log(since)
+
+    def all_by(what, address):
+        for n in range(SENDERS):
+            pair.send_from(f"u{n}", f"{what}-{n}")
+        assert {pair.gateway_of(f"{what}-{n}") for n in range(SENDERS)} == {address}
+
+    all_by("preferred", preferred)
+    s = authorised(standby, "raw.lab", "alpha.lab")
+    s.send(message("a@raw.lab", pair.user.jid, "in-by-standby"))
+    pair.user.expect(kind="message", id="in-by-standby")
+    s.close()
+    gone = pair.router.log_size()
+    pair.gateways[1].kill()
+    pair.router.wait_log(r"link\.down .*\bedge2\b", gone)
+    all_by("standby", standby)
+    pair.lab.start_gateway("gateway2b", pair.gateways[1].conf, SECOND)
+    pair.router.wait_log(r"link\.up .*\bedge2\b", gone)
+    all_by("back", preferred)
 
 
 # ---- one gateway, its link cut -----------------------------------------------------------------
@@ -187,3 +280,101 @@ def test_stopped_router_does_not_stop_dialback(single):
     user.expect(kind="message", id="paused")
     assert gateway.alive()
     s.close()
+
+
+# ---- what the router says of itself --------------------------------------------------------------
+
+def test_auth_info(fresh_lab):
+    """What the other sides have to know of us, for each link and splice."""
+    lab, pki = fresh_lab, Pki(fresh_lab.dir / "pki" / "links")
+    made = {"own": pki.self_signed("s", "router.alpha.lab"),
+            "signed": pki.signed("r", "router.alpha.lab"),
+            "spliced": pki.self_signed("x", "router.alpha.lab")}
+    store = pki.store("store", made["own"])
+    gateway = {"role": "gateway", "transport": "dial", "address": "127.0.0.1:7400", "auth": "tls",
+               "store_file": store}
+    links = [{"name": name, "component": f"{name}.alpha.lab", **gateway, **made[name].settings()}
+             for name in ("own", "signed")]
+    links.append({"name": "im", "role": "server", "transport": "accept", "component": "alpha.lab",
+                  "domains": ["alpha.lab"], "secret_file": lab.secret("im")})
+    splice = {"name": "spliced", "gateway": "127.0.0.1:7400", "server": "127.0.0.1:5347",
+              "store_file": store, **made["spliced"].settings()}
+    conf = lab.conf("router.conf", labnet.router_conf(
+        listen=[f"{lab.ip(Net.ALPHA_LINK)}:{LINK}"], links=links,
+        extra=f"splices = {labnet._objects([splice])};\n"))
+    shown = auth_info("sallyport-router", conf)
+    assert list(shown) == ["own", "signed", "im", "spliced"]
+    assert "by password only" in shown["im"]
+    for name, identity in made.items():
+        for kind, label in (("sha1", "SHA-1"), ("sha256", "SHA-256")):
+            plain = re.search(f"  key {label}: (.*)", shown[name]).group(1)
+            assert plain.replace(":", "").lower() == identity.key_hash(kind)
+        assert "issued for: router.alpha.lab" in shown[name]
+    assert "type: self-signed\n" in shown["own"] and "type: signed by " in shown["signed"]
+    lines = [line for text in shown.values() for line in re.findall(r"  (key SHA.*)", text)]
+    links[0]["authlist"] = lines  # as they stand
+    conf = lab.conf("pasted.conf", labnet.router_conf(listen=["127.0.0.1:7400"], links=links))
+    subprocess.run([labnet.program("sallyport-router"), "-t", "-c", conf], check=True)
+    # The gateway says the same of the same certificate.
+    mine = {"name": "core", "transport": "accept", "component": "own", "listen": ["127.0.0.1:7400"],
+            "auth": "tls", "store_file": store, **made["own"].settings()}
+    conf = lab.conf("gateway.conf", labnet.gateway_conf(
+        domains=[{"name": "alpha.lab"}], links=[mine], listen=["127.0.0.1:5269"],
+        dns=["127.0.0.1:9"]))
+    assert auth_info("sallyport", conf)["core"] == shown["own"]
+
+
+def in_vain(address, domain, secret):
+    with pytest.raises(AssertionError):
+        InsideUser(address, domain, secret)
+
+
+def test_alarms(fresh_lab):
+    """Counted by kind and link, with the first and the last time; the next success clears them."""
+    lab, at = fresh_lab, fresh_lab.ip(Net.ALPHA_LINK)
+    secret = lab.secret("alpha.lab-im").read_text().strip()
+    pki = Pki(lab.dir / "pki" / "links")
+    own = pki.self_signed("r", "router.alpha.lab")
+    edge = {"name": "edge", "role": "gateway", "transport": "dial", "auth": "tls",
+            "address": f"{lab.ip(Net.ALPHA)}:{LINK}", "component": "edge.alpha.lab",
+            "store_file": pki.store("store", own), **own.settings()}
+    im = {"name": "im", "role": "server", "transport": "accept", "component": "alpha.lab",
+          "domains": ["alpha.lab"], "secret_file": lab.secret("alpha.lab-im")}
+    router = lab.start_router("router", lab.conf("router.conf", labnet.router_conf(
+        listen=[f"{at}:{LINK}"], links=[edge, im])), Net.ALPHA_LINK)
+    in_vain(at, "alpha.lab", "wrong")
+
+    def alarm(kind, subject):
+        return dump(router, "alarm.standing", kind=kind, subject=subject)
+
+    first = wait_for(lambda: alarm("link.password", "im"), what="the alarm")[0]
+    assert first["count"] == "1" and first["first"] == first["last"]
+    wait_for(lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) > first["last"],
+             what="the next second of the clock")
+    in_vain(at, "alpha.lab", "wrong")
+    second = wait_for(lambda: [a for a in alarm("link.password", "im") if a["count"] == "2"],
+                      what="the second one")[0]
+    assert second["first"] == first["first"] < second["last"] and second["msg"]
+    refused = wait_for(lambda: alarm("link.connect", "edge"), what="the other one")[0]
+    assert int(refused["count"]) >= 1 and "refused" in refused["msg"]
+    InsideUser(at, "alpha.lab", secret)
+    router.wait_log(r"alarm\.cleared kind=link\.password subject=im count=2\b")
+    assert not alarm("link.password", "im") and alarm("link.connect", "edge")
+
+
+def test_its_machine_is_gone(fresh_lab):
+    """Of a gateway and of a server; nothing comes any more, not even an end."""
+    lab, at = fresh_lab, fresh_lab.ip(Net.ALPHA_LINK)
+    router = lab.router("router", Net.ALPHA_LINK, "alpha.lab", timeouts={"dead": f"{DEAD:g}s"})
+    domains = {"im": "alpha.lab", "edge1": "edge1.alpha.lab"}
+    secrets = {"im": "alpha.lab-im", "edge1": "alpha.lab-edge"}
+    there = {name: InsideUser(at, domain, lab.secret(secrets[name]).read_text().strip())
+             for name, domain in domains.items()}
+    for user in there.values():
+        vanish(user.sock)
+    began = time.monotonic()
+    for name in there:
+        line = router.wait_log(rf"\blink\.down\b.*\blink={name}\b")
+        assert DEAD / 3 < time.monotonic() - began < DEAD + MARGIN, line
+        assert "timed out" in line
+        assert dump(router, "alarm.standing", kind="link.down", subject=name)

@@ -3,6 +3,7 @@ listens in clear. Both ends are sockets of the test; at last the server is a rea
 protocol the router does not speak."""
 import hashlib
 import os
+import select
 import signal
 import socket
 import ssl
@@ -12,6 +13,8 @@ import time
 import jabberd2
 import labnet
 import pytest
+from actors import InsideUser
+from cable import vanish
 from labnet import LINK, WAIT, Net, wait_for
 from linkworld import dump
 from pki import Pki
@@ -21,6 +24,8 @@ SERVER_HOST, SERVER_PORT = 33, 5347
 LOG_UP, LOG_DOWN, LOG_FAILED = (rf"\bsplice\.{e}\b" for e in ("up", "down", "failed"))
 BUFFER = 64 * 1024
 MEGABYTES, BEYOND = 4 << 20, 24 << 20  # what the kernel's buffers may hold, and what not
+DEAD, MARGIN = 3.0, 1.5  # seconds: timeouts.dead, and on top of it
+TIMEOUTS = {"auth": "3s", "connect": "1s", "close": "2s", "dead": f"{DEAD:g}s"}
 
 
 class End:
@@ -28,6 +33,7 @@ class End:
 
     def __init__(self, address, port, context=None):
         self.context, self.taken, self.failed = context, [], []
+        self.all = []
         self.accepted = 0
         self.sock = socket.socket()
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -44,12 +50,14 @@ class End:
             self.accepted += 1
             s.settimeout(WAIT)
             try:
-                self.taken.append(self.context.wrap_socket(s, server_side=True,
-                                                           suppress_ragged_eofs=False)
-                                  if self.context else s)
+                if self.context:
+                    s = self.context.wrap_socket(s, server_side=True, suppress_ragged_eofs=False)
             except (OSError, ssl.SSLError) as e:
                 self.failed.append(e)
                 s.close()
+                continue
+            self.taken.append(s)
+            self.all.append(s)
 
     def take(self):
         wait_for(lambda: self.taken, what="a connection")
@@ -61,7 +69,10 @@ class End:
         except OSError:
             pass
         self.sock.close()
-        for s in self.taken:
+        self.hang_up()
+
+    def hang_up(self):
+        for s in self.all:
             s.close()
 
 
@@ -83,7 +94,7 @@ class Bench:
                   "store_file": self.pki.store("theirs", self.theirs), **settings}
         splice = {k: v for k, v in splice.items() if v is not None}
         return self.lab.conf("router.conf", labnet.router_conf(
-            listen=[], links=[], timeouts={"auth": "3s", "connect": "1s"},
+            listen=[], links=[], timeouts=TIMEOUTS,
             extra=f"splices = {labnet._objects([splice])};\n"
                   f'limits = {{ buffer = "{BUFFER}"; }};\n'))
 
@@ -118,7 +129,12 @@ class Bench:
 
 @pytest.fixture
 def bench(fresh_lab):
-    return Bench(fresh_lab)
+    """What the test leaves open is closed, so that the router need not wait for it."""
+    made = Bench(fresh_lab)
+    yield made
+    for end in (made.gateway, made.server):
+        if end:
+            end.hang_up()
 
 
 @pytest.fixture
@@ -129,25 +145,60 @@ def ready(bench):
 
 
 def receive(sock, n):
-    data = b""
+    data = bytearray()
     while len(data) < n:
         more = sock.recv(min(65536, n - len(data)))
         assert more, f"the end after {len(data)} of {n} bytes"
         data += more
-    return data
+    return bytes(data)
+
+
+LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+def push(sock, data):
+    """How much of it the kernel takes at once."""
+    sent = 0
+    sock.setblocking(False)
+    try:
+        while sent < len(data):
+            sent += sock.send(data[sent:sent + 16384])
+    except LATER:
+        pass
+    sock.settimeout(WAIT)
+    return sent
+
+
+def exchange(sock, data, wanted):
+    """Sends the data and receives `wanted` bytes, by turns: a TLS socket is for one thread."""
+    got, data = bytearray(), memoryview(data)
+    while True:
+        data = data[push(sock, data):]
+        sock.setblocking(False)
+        try:
+            while len(got) < wanted:
+                got += sock.recv(65536) or pytest.fail("an end")
+        except LATER:
+            pass
+        sock.settimeout(WAIT)
+        if not data and len(got) >= wanted:
+            return bytes(got)
+        select.select([sock], [sock] if data else [], [], WAIT)
 
 
 def test_bytes_both_ways(ready):
     gateway, server = ready.up()
     up, down = os.urandom(MEGABYTES), os.urandom(MEGABYTES)
-    writers = [threading.Thread(target=s.sendall, args=(data,))
-               for s, data in ((gateway, up), (server, down))]
     got = {}
-    readers = [threading.Thread(target=lambda s=s, k=k: got.update({k: receive(s, MEGABYTES)}))
-               for s, k in ((server, "up"), (gateway, "down"))]
-    for t in writers + readers:
+
+    def run(k, sock, data):
+        got[k] = exchange(sock, data, MEGABYTES)
+
+    ends = [threading.Thread(target=run, args=args)
+            for args in (("down", gateway, up), ("up", server, down))]
+    for t in ends:
         t.start()
-    for t in writers + readers:
+    for t in ends:
         t.join(60)
     assert hashlib.sha256(got["up"]).digest() == hashlib.sha256(up).digest()
     assert hashlib.sha256(got["down"]).digest() == hashlib.sha256(down).digest()
@@ -170,24 +221,26 @@ def test_what_the_gateway_says_first(bench):
 def test_slow_reader(ready):
     """The router keeps a bounded part; the rest waits at the sender."""
     gateway, server = ready.up()
-    data = os.urandom(BEYOND)
-    sent = threading.Thread(target=gateway.sendall, args=(data,))
-    sent.start()
+    data, sent = os.urandom(BEYOND), 0
 
     def stands():
+        nonlocal sent
+        sent += push(gateway, data[sent:])
         before = ready.status()
         time.sleep(0.3)  # in which a splice that moves would have moved
         after = ready.status()
         return after["in_bytes"] == before["in_bytes"] and int(after["waiting_in"]) >= BUFFER
 
     wait_for(stands, timeout=20, what="the splice to stand still")
-    assert sent.is_alive()
+    assert sent < BEYOND
     assert int(ready.status()["waiting_in"]) <= 2 * BUFFER + 2 * 65536
     server.sendall(b"the other direction goes on")
     assert receive(gateway, 27) == b"the other direction goes on"
+    rest_of_it = threading.Thread(target=exchange, args=(gateway, data[sent:], 0))
+    rest_of_it.start()
     assert receive(server, BEYOND) == data
-    sent.join(WAIT)
-    assert not sent.is_alive()
+    rest_of_it.join(WAIT)
+    assert not rest_of_it.is_alive()
 
 
 def test_the_server_ends_first(ready):
@@ -252,7 +305,8 @@ def test_redialled_with_back_off(bench):
 def test_untrusted(bench, reason, changes):
     """The gateway is not believed: the server never hears of it."""
     bench.conf = bench.write(**changes(bench))
-    identity = bench.theirs if reason.startswith("self") else bench.pki.signed("s", "edge.alpha.lab")
+    identity = (bench.theirs if reason.startswith("self")
+                else bench.pki.signed("s", "edge.alpha.lab"))
     bench.listen("server")
     bench.listen("gateway", identity.context())
     bench.start()
@@ -325,14 +379,124 @@ def test_reload_ends_what_changed(ready):
                 "domains": ["alpha.lab"], "secret_file": ready.lab.secret("im")}]))
     since = ready.router.log_size()
     ready.router.signal(signal.SIGHUP)
+    ready.router.wait_log(r"config\.reloaded", since)
     ready.router.wait_log(LOG_DOWN, since)
     assert dump(ready.router, "splice.status") == []
+    secret = ready.lab.secret("im").read_text().strip()
+    InsideUser(ready.lab.ip(Net.ALPHA_LINK), "alpha.lab", secret).close()  # it listens at once
+
+
+def test_reload_to_a_busy_port(ready):
+    """Then nothing changes."""
+    gateway, server = ready.up()
+    address = ready.lab.ip(Net.ALPHA_LINK)
+    ready.lab.at_end(End(address, LINK))
+    ready.lab.conf("router.conf", labnet.router_conf(
+        listen=[f"{address}:{LINK}"],
+        links=[{"name": "im", "role": "server", "transport": "accept", "component": "alpha.lab",
+                "domains": ["alpha.lab"], "secret_file": ready.lab.secret("im")}]))
+    ready.router.signal(signal.SIGHUP)
+    line = ready.router.wait_log(r"config\.error")
+    ready.router.wait_log(r"config\.rejected")
+    assert f"{address}:{LINK}" in line, line
+    gateway.sendall(b"still the same")
+    assert receive(server, 14) == b"still the same"
+
+
+def test_not_trusted_any_more(ready):
+    """A splice that is up is judged again at each reload, by what the files say then."""
+    gateway, _ = ready.up()
+    store = ready.pki.store("theirs", ready.own)
+    since = ready.router.log_size()
+    ready.router.signal(signal.SIGHUP)
+    ready.router.wait_log(rf"{LOG_DOWN}.*not trusted", since)
+    with pytest.raises((ssl.SSLError, OSError)):
+        assert gateway.recv(1), "closed as if all were well"
+    ready.router.wait_log(rf"{LOG_FAILED}.*\breason=self-signed-not-in-store\b", since)
+    assert ready.alarms() == {"splice.self-signed-not-in-store"}
+    assert store == ready.pki.store("theirs", ready.theirs)
+    ready.gateway.taken.clear()
+    ready.router.signal(signal.SIGHUP)
+    ready.up()
+    assert ready.alarms() == set()
+
+
+def test_gateway_that_says_nothing(bench):
+    """TLS alone is no proof that somebody is there."""
+    bench.listen("gateway")
+    bench.listen("server")
+    bench.start()
+    bench.gateway.take()
+    bench.server.take()
+    assert bench.status()["state"] == "waiting"
+    line = bench.router.wait_log(rf"{LOG_FAILED}.*\breason=down\b")
+    assert "says nothing" in line and bench.alarms() == {"splice.down"}
+    bench.up()
+    assert bench.alarms() == set()
+
+
+@pytest.mark.parametrize("which", ("gateway", "server"))
+def test_its_machine_is_gone(ready, which):
+    """Nothing comes any more, not even an end: found within timeouts.dead."""
+    gateway, server = ready.up()
+    since, began = ready.router.log_size(), time.monotonic()
+    vanish(gateway if which == "gateway" else server)
+    line = ready.router.wait_log(LOG_DOWN, since)
+    assert DEAD / 3 < time.monotonic() - began < DEAD + MARGIN, line
+    assert "timed out" in line
+    assert ready.alarms() <= {"splice.down"}
+    ready.up()
+    assert ready.alarms() == set()
 
 
 def test_stops_in_order(ready):
-    ready.up()
+    """What was read is written, and both are told the end."""
+    gateway, server = ready.up()
+    up, down = os.urandom(BEYOND), os.urandom(BEYOND)
+    sent = {gateway: 0, server: 0}
+
+    def full():
+        """Nobody takes more, and the router has some of it in its hands."""
+        for s, data in ((gateway, up), (server, down)):
+            sent[s] += push(s, data[sent[s]:])
+        status = ready.status()
+        return int(status["waiting_in"]) and int(status["waiting_out"])
+
+    wait_for(full, what="bytes to wait in the router")
+    ready.router.signal(signal.SIGTERM)
+    line = ready.router.wait_log(LOG_DOWN)
+    got = {}
+    readers = [threading.Thread(target=lambda k=k, s=s: got.update({k: rest(s)}))
+               for k, s in (("in", server), ("out", gateway))]
+    for t in readers:
+        t.start()
+    for t in readers:
+        t.join(WAIT)
+    for k, data, early in (("in", up, 1), ("out", down, 0)):
+        counted = int(line.split(f"{k}_bytes=")[1].split()[0])
+        assert len(got[k]) >= counted - early, line
+        assert data.startswith(got[k])
+    gateway.close()
+    server.close()
+    assert ready.router.wait() == 0
+
+
+def rest(sock):
+    """All up to a proper end: else this raises."""
+    data = bytearray()
+    while more := sock.recv(65536):
+        data += more
+    return data
+
+
+def test_stops_without_waiting_for_ever(ready):
+    """Neither side says its end: timeouts.close is all they get."""
+    gateway, server = ready.up()
+    began = time.monotonic()
     ready.router.signal(signal.SIGTERM)
     assert ready.router.wait() == 0
+    assert 1.5 < time.monotonic() - began < 4
+    assert rest(gateway) == b"" and rest(server) == b""
 
 
 # ---- with a real server --------------------------------------------------------------------------

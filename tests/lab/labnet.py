@@ -341,9 +341,13 @@ def _objects(objects):
 
 def gateway_conf(*, domains, links, listen, dns, mode="tls-optional", privacy="allow-list",
                  peers=(), secret=None, source=None, ca=None, timeouts=None, limits=None,
-                 dialback_timeout="5s", dns_timeout="3s", deny=(), extra=""):
+                 dialback_timeout="5s", dns_timeout="3s", deny=(), auth=None, direct_tls=(),
+                 tls=None, previous_secrets=(), extra=""):
     """The text of a gateway's configuration."""
     dialback = {"secret_file": secret} if secret else {}
+    if previous_secrets:
+        dialback["previous_secret_files"] = previous_secrets
+    doors = {"s2s": listen, **({"direct_tls": direct_tls} if direct_tls else {})}
     dialback["timeout"] = dialback_timeout
     lines = [
         "federation        = true;",
@@ -352,7 +356,7 @@ def gateway_conf(*, domains, links, listen, dns, mode="tls-optional", privacy="a
         f"domains  = {_objects(domains)};",
         f"dialback = {_group(dialback)};",
         f"peers    = {_objects(peers)};",
-        f"listen   = {{ s2s = {_quoted(listen)}; }};",
+        f"listen   = {_group(doors)};",
         f"links    = {_objects(links)};",
         f'dns      = {{ servers = {_quoted(dns)}; timeout = "{dns_timeout}"; }};',
         f"outbound = {{ source = {_quoted(source or [])}; deny_networks = {_quoted(deny)}; }};",
@@ -361,8 +365,11 @@ def gateway_conf(*, domains, links, listen, dns, mode="tls-optional", privacy="a
         lines.append(f"timeouts = {_group(timeouts)};")
     if limits:
         lines.append(f"limits   = {_group(limits)};")
-    if ca:
-        lines.append(f"tls      = {_group({'ca_file': ca})};")
+    tls = {**({"ca_file": ca} if ca else {}), **(tls or {})}
+    if tls:
+        lines.append(f"tls      = {_group(tls)};")
+    if auth:
+        lines.append(f"auth     = {_quoted(auth)};")
     lines.append('log      = { level = "debug"; format = "logfmt"; rate = 0; };')
     return "\n".join(lines) + "\n" + extra
 

@@ -21,7 +21,8 @@
     "SEND <stream:error><" c " xmlns='" NS_STREAM_ERROR "'/><text xmlns='" NS_STREAM_ERROR         \
     "' xml:lang='en'>" text "</text></stream:error>" END "\nLOG link.refused reason=" c            \
     " msg=" text "\n"
-#define CLOSE_TAG "SEND " END "\n"
+#define REFUSAL(c, text, reason) ERROR(c, text) "CLOSE " reason " " text "\n"
+#define CLOSE_TAG                "SEND " END "\n"
 #define FAILED(condition)                                                                          \
     "<stream:error xmlns:stream='" NS_STREAM "'><" condition " xmlns='" NS_STREAM_ERROR            \
     "'/></stream:error>"
@@ -44,7 +45,11 @@
 #define ROUTE(attrs, stanza) "<route " N " " attrs ">" stanza "</route>"
 #define OUTWARD(attrs)       ROUTE("from='sm' to='b.lab'", "<message " CLIENT " id='1' " attrs "/>")
 #define FAR                  "from='a@a.lab/x' to='c@b.lab'"
-#define REFUSED              "the router does not accept user and secret"
+#define NO_KEY                                                                                     \
+    "00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:"   \
+    "00:"                                                                                          \
+    "00"
+#define REFUSED "the router does not accept user and secret"
 
 /* ---- one step each --------------------------------------------------------------------------- */
 
@@ -59,11 +64,11 @@ struct rule {
 static const struct rule setup_rules[] = {
     {"features are waited for", JB_PLAIN, "", JB_HEADER, "", LINK_HANDSHAKE},
     {"an older stream", JB_PLAIN, "", "<stream:stream xmlns:stream='" NS_STREAM "'>",
-     ERROR("unsupported-version", "a stream of version 1.0 was expected") "CLOSE error-sent\n",
+     REFUSAL("unsupported-version", "a stream of version 1.0 was expected", "error-sent"),
      LINK_RESTING},
     {"SASL", JB_PLAIN, JB_HEADER, JB_FEATURES(JB_MECHANISMS), SEND_AUTH, LINK_HANDSHAKE},
     {"no features", JB_PLAIN, JB_HEADER, JB_BOUND,
-     ERROR("unsupported-stanza-type", "stream features were expected") "CLOSE error-sent\n",
+     REFUSAL("unsupported-stanza-type", "stream features were expected", "error-sent"),
      LINK_RESTING},
     {"no mechanism", JB_PLAIN, JB_HEADER, JB_FEATURES(""),
      CLOSE_TAG "CLOSE not-authorized the router does not offer DIGEST-MD5\n", LINK_RESTING},
@@ -86,7 +91,7 @@ static const struct rule setup_rules[] = {
      "CLOSE not-authorized the challenge has not exactly one nonce\n",
      LINK_RESTING},
     {"success without a challenge", JB_PLAIN, START, JB_SUCCESS,
-     ERROR("unsupported-stanza-type", "the next step of SASL was expected") "CLOSE error-sent\n",
+     REFUSAL("unsupported-stanza-type", "the next step of SASL was expected", "error-sent"),
      LINK_RESTING},
     {"user not accepted", JB_PLAIN, START,
      "<failure xmlns='" NS_SASL "'><invalid-mechanism/></failure>",
@@ -106,15 +111,15 @@ static const struct rule setup_rules[] = {
      START JB_CHALLENGE "<challenge xmlns='" NS_SASL "'>" JB_PROOF_TEXT "</challenge>",
      "<success xmlns='" NS_SASL "'/>", "RESET\nSEND " OUR_HEAD "\n", LINK_HEADER},
     {"success without proof", JB_PLAIN, START JB_CHALLENGE, "<success xmlns='" NS_SASL "'/>",
-     ERROR("not-authorized", "no proof that you know the secret") "CLOSE not-authorized\n",
+     REFUSAL("not-authorized", "no proof that you know the secret", "not-authorized"),
      LINK_RESTING},
     {"wrong proof", JB_PLAIN, START JB_CHALLENGE,
      "<success xmlns='" NS_SASL
      "'>cnNwYXV0aD0wMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMA==</success>",
-     ERROR("not-authorized", "no proof that you know the secret") "CLOSE not-authorized\n",
+     REFUSAL("not-authorized", "no proof that you know the secret", "not-authorized"),
      LINK_RESTING},
     {"something else for proof", JB_PLAIN, START JB_CHALLENGE, JB_BOUND,
-     ERROR("unsupported-stanza-type", "the next step of SASL was expected") "CLOSE error-sent\n",
+     REFUSAL("unsupported-stanza-type", "the next step of SASL was expected", "error-sent"),
      LINK_RESTING},
     {"bind", JB_PLAIN, START JB_CHALLENGE JB_SUCCESS JB_HEADER, JB_FEATURES(""), SEND_BIND,
      LINK_HANDSHAKE},
@@ -129,22 +134,22 @@ static const struct rule setup_rules[] = {
     {"own name bad", JB_PLAIN, JB_AUTHENTIC, "<bind " N " error='400'></bind>",
      CLOSE_TAG "CLOSE error-received the router refuses to bind our name\n", LINK_RESTING},
     {"no answer to bind", JB_PLAIN, JB_AUTHENTIC, "<bind/>",
-     ERROR("unsupported-stanza-type", "an answer to bind was expected") "CLOSE error-sent\n",
+     REFUSAL("unsupported-stanza-type", "an answer to bind was expected", "error-sent"),
      LINK_RESTING},
     {"a route too early", JB_PLAIN, JB_AUTHENTIC, OUTWARD(FAR),
-     ERROR("not-authorized", "a stanza before the handshake") "CLOSE error-sent\n", LINK_RESTING},
+     REFUSAL("not-authorized", "a stanza before the handshake", "error-sent"), LINK_RESTING},
     {"names do not come before authentication", JB_PLAIN, START, NAME("a.lab"),
-     ERROR("unsupported-stanza-type", "the next step of SASL was expected") "CLOSE error-sent\n",
+     REFUSAL("unsupported-stanza-type", "the next step of SASL was expected", "error-sent"),
      LINK_RESTING},
     {"stream error", JB_PLAIN, JB_HEADER, FAILED("host-unknown"),
      "LOG link.error.received reason=host-unknown\n" CLOSE_TAG "CLOSE not-authorized\n",
      LINK_RESTING},
     {"bad XML", JB_PLAIN, JB_HEADER, "<a></b>",
-     ERROR("not-well-formed", "mismatched tag") "CLOSE error-sent\n", LINK_RESTING},
+     REFUSAL("not-well-formed", "mismatched tag", "error-sent"), LINK_RESTING},
     {"a default namespace", JB_PLAIN, "", "<stream:stream " N " xmlns:stream='" NS_STREAM "'>",
-     ERROR("invalid-namespace", "wrong content namespace") "CLOSE error-sent\n", LINK_RESTING},
+     REFUSAL("invalid-namespace", "wrong content namespace", "error-sent"), LINK_RESTING},
     {"too slow", JB_PLAIN, START, JB_TIME,
-     ERROR("connection-timeout", "the link was not set up in time") "CLOSE setup-timeout\n",
+     REFUSAL("connection-timeout", "the link was not set up in time", "setup-timeout"),
      LINK_RESTING},
     {"a second header", JB_PLAIN, JB_AUTHENTIC, JB_BEGIN, "", LINK_HANDSHAKE},
     {"closed", JB_PLAIN, START, END, CLOSE_TAG "CLOSE peer-closed\n", LINK_RESTING},
@@ -169,7 +174,7 @@ static const struct rule tls_rules[] = {
     {"failure", JB_PLAIN, JB_HEADER JB_FEATURES(JB_STARTTLS), "<failure xmlns='" NS_TLS "'/>",
      CLOSE_TAG "CLOSE tls-refused the router offered TLS and then refused it\n", LINK_RESTING},
     {"neither", JB_PLAIN, JB_HEADER JB_FEATURES(JB_STARTTLS), JB_SUCCESS,
-     ERROR("unsupported-stanza-type", "an answer to starttls was expected") "CLOSE error-sent\n",
+     REFUSAL("unsupported-stanza-type", "an answer to starttls was expected", "error-sent"),
      LINK_RESTING},
     {"new header, any certificate", JB_PLAIN, TLS_START, JB_TLS_OTHER,
      "LOG tls.up tls=TLSv1.3 cipher=\nSEND " OUR_HEAD "\n", LINK_HEADER},
@@ -179,12 +184,23 @@ static const struct rule tls_rules[] = {
      JB_FEATURES(JB_STARTTLS JB_MECHANISMS), SEND_AUTH, LINK_HANDSHAKE},
     {"up behind TLS", JB_TRUST, TLS_START JB_TLS_UP JB_AUTHENTIC, JB_BOUND,
      "LIMITS\nREADY\n" SEND_DEFAULT SEND_PING, LINK_UP},
+    {"left alone", JB_NO_TLS, JB_HEADER, JB_FEATURES(JB_STARTTLS JB_MECHANISMS), SEND_AUTH,
+     LINK_HANDSHAKE},
+    {"from the first byte", JB_DIRECT, "", JB_TLS_UP,
+     "LOG tls.up tls=TLSv1.3 cipher=\nLOG link.trust reason=root peer_name=router.lab key=" NO_KEY
+     " chain=ok\nSEND " OUR_HEAD "\n",
+     LINK_HEADER},
+    {"no TLS inside TLS", JB_DIRECT, JB_TLS_UP JB_HEADER, JB_FEATURES(JB_STARTTLS JB_MECHANISMS),
+     SEND_AUTH, LINK_HANDSHAKE},
+    {"clear text where TLS is due", JB_DIRECT, "", JB_HEADER, "CLOSE tls-failed abort\n",
+     LINK_RESTING},
     {"handshake failed", JB_PLAIN, TLS_START, JB_TLS_FAILED, "CLOSE tls-failed abort\n",
      LINK_RESTING},
     {"cut in the handshake", JB_PLAIN, TLS_START, JB_LOST, "CLOSE lost abort\n", LINK_RESTING},
     {"drain in the handshake", JB_PLAIN, TLS_START, JB_DRAIN, "CLOSE drained abort\n",
      LINK_RESTING},
-    {"slow handshake", JB_PLAIN, TLS_START, JB_TIME, "CLOSE setup-timeout abort\n", LINK_RESTING},
+    {"slow handshake", JB_PLAIN, TLS_START, JB_TIME,
+     "CLOSE setup-timeout abort the link was not set up in time\n", LINK_RESTING},
 };
 
 #define UP_ACTIVE  JB_UP JB_ACTIVE PONG NAME("a.lab")
@@ -238,9 +254,15 @@ static const struct rule up_rules[] = {
     {"sm asks what we are", JB_PLAIN, UP_ACTIVE,
      ROUTE("from='sm' to='s2s'", "<iq " CLIENT " type='get' id='3' from='sm' to='s2s'/>"), "DROP\n",
      LINK_UP},
-    {"a stanza for our own name", JB_PLAIN, UP_STANDBY,
+    {"sm asks our own name", JB_PLAIN, UP_STANDBY,
      ROUTE("from='sm' to='gw1'", "<iq " CLIENT " type='get' id='3' from='sm' to='gw1'/>"), "DROP\n",
      LINK_UP},
+    {"nobody asks our own name", JB_PLAIN, UP_STANDBY,
+     ROUTE("from='sm' to='gw1'", "<iq " CLIENT " type='get' id='3' to='gw1'/>"), "DROP\n", LINK_UP},
+    {"a user asks our own name", JB_PLAIN, UP_STANDBY,
+     ROUTE("from='a.lab' to='gw1'",
+           "<iq " CLIENT " type='get' id='3' from='a@a.lab/x' to='gw1'><q xmlns='x'/></iq>"),
+     "DELIVER a.lab gw1 id=3\n", LINK_UP},
     {"standby, but by our name", JB_PLAIN, UP_STANDBY,
      ROUTE("from='sm' to='gw1'", "<message " CLIENT " id='3' " FAR "/>"),
      "DELIVER a.lab b.lab id=3\n", LINK_UP},
@@ -266,17 +288,17 @@ static const struct rule up_rules[] = {
     {"the link stays", JB_PLAIN, UP_ACTIVE ROUTE("to='s2s'", "x"), OUTWARD(FAR),
      "DELIVER a.lab b.lab id=1\n", LINK_UP},
     {"bad XML in a route", JB_PLAIN, UP_ACTIVE, ROUTE("to='s2s'", "<!--x-->"),
-     ERROR("restricted-xml", "comment") "CLOSE error-sent\n", LINK_RESTING},
+     REFUSAL("restricted-xml", "comment", "error-sent"), LINK_RESTING},
     {"text between routes", JB_PLAIN, UP_ACTIVE, "x",
-     ERROR("bad-format", "text directly inside the stream") "CLOSE error-sent\n", LINK_RESTING},
+     REFUSAL("bad-format", "text directly inside the stream", "error-sent"), LINK_RESTING},
 
     {"came back: nobody has the domain", JB_PLAIN, UP_ACTIVE,
      ROUTE("error='404' from='s2s' to='a.lab'", OURS("")),
-     UNDELIVERED_LOG("404") "UNDELIVERED cancel service-unavailable id=7 local=a.lab "
+     UNDELIVERED_LOG("404") "UNDELIVERED wait remote-server-timeout id=7 local=a.lab "
                             "remote=b.lab\n",
      LINK_UP},
     {"came back as if for the world", JB_PLAIN, UP_ACTIVE, ROUTE("from='gw1' to='a.lab'", OURS("")),
-     UNDELIVERED_LOG("no-route") "UNDELIVERED cancel service-unavailable id=7 local=a.lab "
+     UNDELIVERED_LOG("no-route") "UNDELIVERED wait remote-server-timeout id=7 local=a.lab "
                                  "remote=b.lab\n",
      LINK_UP},
     {"came back: not allowed", JB_PLAIN, UP_STANDBY,
@@ -394,7 +416,7 @@ static void test_trust(void **state)
     assert_non_null(strstr(bench.text, "LOG link.trust.refused reason="));
     /* Said inside a proper stream, so that the router's log has it. */
     assert_non_null(strstr(bench.text, "SEND " OUR_HEAD "\nSEND <stream:error><not-authorized"));
-    assert_non_null(strstr(bench.text, "CLOSE untrusted\n"));
+    assert_non_null(strstr(bench.text, "CLOSE untrusted the "));
     assert_true(bench.m.judged && !trust_ok(bench.m.verdict));
     assert_null(bench.wrong);
     jb_close(&bench);
@@ -404,7 +426,8 @@ static void test_bytes_in_clear(void **state)
 {
     (void)state;
     open_with(JB_HEADER JB_FEATURES(JB_STARTTLS));
-    expect("<proceed xmlns='" NS_TLS "'/>" JB_HEADER, "TLS_START\nCLOSE tls-failed abort\n");
+    expect("<proceed xmlns='" NS_TLS "'/>" JB_HEADER,
+           "TLS_START\nCLOSE tls-failed abort bytes in clear\n");
     jb_close(&bench);
 }
 

@@ -343,6 +343,64 @@ static void test_domains_of_a_delivery(void **state)
     bench_free(&b);
 }
 
+/* One bad stanza costs nobody the link; loops are impossible, since no answer is answered. */
+static void test_faulty_stanzas(void **state)
+{
+    (void)state;
+    static const struct {
+        enum stanza_kind kind;
+        const char *type, *from, *to;
+        enum gw_act act;
+        const char *condition;
+    } rows[] = {
+        {STANZA_MESSAGE, NULL, "a@alpha.lab/x", "b@far.lab", ACT_DELIVER, NULL},
+        {STANZA_MESSAGE, NULL, NULL, "b@far.lab", ACT_DROP, "no-from"},
+        {STANZA_MESSAGE, NULL, NULL, NULL, ACT_DROP, "no-from"},
+        {STANZA_MESSAGE, NULL, "", "b@far.lab", ACT_DROP, "bad-from"},
+        {STANZA_MESSAGE, NULL, "a@@alpha.lab", "b@far.lab", ACT_DROP, "bad-from"},
+        {STANZA_MESSAGE, NULL, "a@alpha..lab", "b@far.lab", ACT_DROP, "bad-from"},
+        {STANZA_MESSAGE, NULL, "a b@alpha.lab", "b@far.lab", ACT_DROP, "bad-from"},
+        {STANZA_MESSAGE, NULL, "a@alpha.lab", NULL, ACT_BOUNCE, "bad-request"},
+        {STANZA_MESSAGE, NULL, "a@alpha.lab", "", ACT_BOUNCE, "jid-malformed"},
+        {STANZA_MESSAGE, NULL, "a@alpha.lab", "b@far..lab", ACT_BOUNCE, "jid-malformed"},
+        {STANZA_MESSAGE, NULL, "a@alpha.lab", "b c@far.lab", ACT_BOUNCE, "jid-malformed"},
+        {STANZA_MESSAGE, NULL, "a@alpha.lab", "b@far.lab/", ACT_BOUNCE, "jid-malformed"},
+        {STANZA_MESSAGE, "error", "a@alpha.lab", NULL, ACT_DROP, "no-to"},
+        {STANZA_PRESENCE, "unavailable", "a@alpha.lab", "b@far..lab", ACT_DROP, "bad-to"},
+        {STANZA_IQ, "result", "a@alpha.lab", NULL, ACT_DROP, "no-to"},
+        {STANZA_IQ, "error", "a@alpha.lab", "b@far.lab/", ACT_DROP, "bad-to"},
+        {STANZA_IQ, "get", "a@alpha.lab", NULL, ACT_BOUNCE, "bad-request"},
+        {STANZA_IQ, NULL, "a@alpha.lab", "b@far.lab", ACT_BOUNCE, "bad-request"},
+        {STANZA_IQ, "", "a@alpha.lab", "b@far.lab", ACT_BOUNCE, "bad-request"},
+        {STANZA_IQ, "Get", "a@alpha.lab", "b@far.lab", ACT_BOUNCE, "bad-request"},
+        {STANZA_IQ, "chat", NULL, "b@far.lab", ACT_DROP, "no-from"},
+        {STANZA_IQ, "result", "a@alpha.lab", "b@far.lab", ACT_DELIVER, NULL},
+        {STANZA_IQ, "error", "a@alpha.lab", "b@far.lab", ACT_DELIVER, NULL},
+        {STANZA_PRESENCE, "odd", "a@alpha.lab", "b@far.lab", ACT_DELIVER, NULL},
+    };
+    for (size_t i = 0; i < 2 * sizeof rows / sizeof rows[0]; i++) {
+        const size_t n = i / 2;
+        struct bench b;
+        if (i % 2)
+            GIVE(&b, true, BENCH_PLAIN, false, UP_C);
+        else
+            GIVE(&b, false, BENCH_PLAIN, false, UP_S);
+        bench_stanza(&b, rows[n].kind, rows[n].type, rows[n].from, rows[n].to, NULL, NULL);
+        const struct gw_action *a = bench_find(&b, rows[n].act);
+        bool bounce = rows[n].act == ACT_BOUNCE;
+        if (a == NULL)
+            fail_msg("row %zu: no %s", n, gw_action_name(rows[n].act));
+        if (rows[n].condition != NULL)
+            assert_string_equal(a->u.bounce.condition, rows[n].condition);
+        if (bounce)
+            assert_string_equal(a->u.bounce.type, "modify");
+        assert_true(!bounce == (bench_find(&b, ACT_BOUNCE) == NULL));
+        assert_string_equal(bench_state(&b), "UP");
+        ok(&b);
+        bench_free(&b);
+    }
+}
+
 static void no_randomness_at(bool client, enum bench_profile profile,
                              const enum bench_input *before, enum bench_input at)
 {
@@ -421,6 +479,7 @@ static void check_refusal(struct bench *b, enum trust_reason why)
                *error = strstr(b->sent, "<stream:error>");
     assert_string_equal(bench_state(b), "RESTING");
     assert_int_equal(b->reason, END_UNTRUSTED);
+    assert_true(str_is(bench_find(b, ACT_CLOSE)->u.close.text, trust_reason_text(why)));
     assert_non_null(stream);
     assert_non_null(error);
     assert_true(stream < error);
@@ -546,7 +605,7 @@ static void test_clear_where_tls_is_required(void **state)
         assert_int_equal(b.reason, END_UNAUTHORIZED);
         assert_non_null(strstr(b.sent, "<stream:stream "));
         assert_non_null(strstr(b.sent, "<not-authorized "));
-        assert_non_null(strstr(b.sent, "this component has to use TLS"));
+        assert_non_null(strstr(b.sent, LINK_TLS_NEEDED));
         assert_false(b.s.judged);
         bench_free(&b);
     }
@@ -594,12 +653,14 @@ static void test_ours_was_refused(void **state)
     static const struct {
         enum bench_input in;
         const char *reason;
-        bool certificate;
-    } cases[] = {{IN_ERROR_AUTH, "not-authorized", false},
-                 {IN_ERROR_CERT, "not-authorized", true},
-                 {IN_TLS_FAILED_OURS, "certificate-refused", true},
-                 {IN_LOST_OURS, "certificate-refused", true}};
-    for (size_t i = 0; i < 8; i++) {
+        bool certificate, clear;
+        const char *text;
+    } cases[] = {{IN_ERROR_AUTH, "not-authorized", false, false, "so it is"},
+                 {IN_ERROR_CERT, "not-authorized", true, false, LINK_CERT_REFUSED ": wrong-name"},
+                 {IN_ERROR_TLS, "not-authorized", false, true, LINK_TLS_NEEDED},
+                 {IN_TLS_FAILED_OURS, "certificate-refused", true, false, NULL},
+                 {IN_LOST_OURS, "certificate-refused", true, false, NULL}};
+    for (size_t i = 0; i < 10; i++) {
         bool client = i % 2;
         struct bench b;
         char text[128];
@@ -608,15 +669,14 @@ static void test_ours_was_refused(void **state)
         ok(&b);
         assert_int_equal(b.reason, END_UNAUTHORIZED);
         assert_int_equal(bench_end(&b)->cert_refused, cases[i / 2].certificate);
+        assert_int_equal(bench_end(&b)->tls_needed, cases[i / 2].clear);
         const struct gw_action *log = bench_log(&b, "link.error.received");
         assert_non_null(log);
         assert_int_equal(log->u.log.level, LOG_WARN);
         assert_true(str_is(bench_log_value(log, "reason"), cases[i / 2].reason));
         assert_true(bench_log_value(log, "msg").n > 0);
-        if (i / 2 == 0)
-            assert_string_equal(close_text(&b, text), "so it is");
-        if (i / 2 == 1)
-            assert_string_equal(close_text(&b, text), LINK_CERT_REFUSED ": wrong-name");
+        if (cases[i / 2].text != NULL)
+            assert_string_equal(close_text(&b, text), cases[i / 2].text);
         bench_free(&b);
     }
 }
@@ -963,6 +1023,41 @@ static void test_skew_is_told_once_per_direction(void **state)
     bench_free(&b);
 }
 
+/* A wrong clock is asked for again with the next ping, a right one after an hour; what was told is
+ * told anew when it goes wrong again. */
+static void test_skew_is_watched(void **state)
+{
+    (void)state;
+    struct bench b;
+    client_up(&b, true);
+    assert_non_null(next_time(&b, "2030-01-01T00:00:00Z"));
+    assert_true(link_client_skewed(&b.c));
+    assert_int_equal(b.c.time_due_ms, b.now + b.c.cfg.ping_ms);
+    assert_true(b.due[TIMER_KEEPALIVE] <= b.now + b.c.cfg.ping_ms);
+    assert_null(next_time(&b, "2025-12-17T19:33:20Z"));
+    assert_false(link_client_skewed(&b.c));
+    assert_int_equal(b.c.time_due_ms, b.now + LINK_TIME_MS);
+    assert_non_null(next_time(&b, "2030-01-01T00:00:00Z"));
+    ok(&b);
+    bench_free(&b);
+}
+
+/* An answered ping is followed by the next one `ping_ms` later, however long an answer may take. */
+static void test_a_patient_probe(void **state)
+{
+    (void)state;
+    struct bench b;
+    client_up(&b, true);
+    b.c.cfg.ping_ms = 1000;
+    b.c.cfg.ping_answer_ms = 20000;
+    b.due[TIMER_KEEPALIVE] = b.now + 1000;
+    assert_non_null(strstr(bench_keepalive(&b), NS_PING));
+    bench_give(&b, IN_PONG);
+    assert_int_equal(b.due[TIMER_KEEPALIVE], b.now + 1000);
+    ok(&b);
+    bench_free(&b);
+}
+
 /* No answer, an error, or one that says nothing is no problem. */
 static void test_no_time(void **state)
 {
@@ -1039,6 +1134,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rules),
         cmocka_unit_test(test_domains_of_a_delivery),
+        cmocka_unit_test(test_faulty_stanzas),
         cmocka_unit_test(test_no_randomness),
         cmocka_unit_test(test_client_judges),
         cmocka_unit_test(test_server_judges),
@@ -1062,6 +1158,8 @@ int main(void)
         cmocka_unit_test(test_nobody_to_ask_for_the_time),
         cmocka_unit_test(test_skew),
         cmocka_unit_test(test_skew_is_told_once_per_direction),
+        cmocka_unit_test(test_skew_is_watched),
+        cmocka_unit_test(test_a_patient_probe),
         cmocka_unit_test(test_no_time),
         cmocka_unit_test(test_time_answers_are_read_with_limits),
     };

@@ -400,9 +400,9 @@ bool twin_at_rest(const struct twin *t)
 {
     for (int i = 0; i < 2; i++) {
         const struct site *s = &t->site[i];
-        if (!s->running || s->draining || s->in.n > 0 || s->in.now == NULL || !s->w.links[0]->lines[0].up ||
-            conn_queued(s->in.now->s.conn) > 0 || busy(&s->in.loop) || busy(&s->w.loop) ||
-            !books_empty(&s->w))
+        if (!s->running || s->draining || s->in.n > 0 || s->in.now == NULL ||
+            !s->w.links[0]->lines[0].up || conn_queued(s->in.now->s.conn) > 0 ||
+            busy(&s->in.loop) || busy(&s->w.loop) || !books_empty(&s->w))
             return false;
     }
     return net_quiet(&t->net);

@@ -37,14 +37,35 @@ static void test_allowed(void **state)
         {STANZA_IQ, "set", "a@b", true},
         {STANZA_IQ, "result", "a@b", false},
         {STANZA_IQ, "error", "a@b", false},
-        {STANZA_IQ, NULL, "a@b", false},
-        {STANZA_IQ, "", "a@b", false},
-        {STANZA_IQ, "GET", "a@b", false},
+        {STANZA_IQ, NULL, "a@b", true}, /* by bad-request */
+        {STANZA_IQ, "", "a@b", true},
+        {STANZA_IQ, "GET", "a@b", true},
+        {STANZA_IQ, NULL, NULL, false},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct stanza st = {
             .kind = rows[i].kind, .type = str_c(rows[i].type), .from = str_c(rows[i].from)};
         if (bounce_allowed(&st) != rows[i].allowed)
+            fail_msg("row %zu", i);
+    }
+}
+
+static void test_bad_type(void **state)
+{
+    (void)state;
+    static const struct {
+        enum stanza_kind kind;
+        const char *type;
+        bool bad;
+    } rows[] = {
+        {STANZA_IQ, "get", false},    {STANZA_IQ, "set", false},     {STANZA_IQ, "result", false},
+        {STANZA_IQ, "error", false},  {STANZA_IQ, NULL, true},       {STANZA_IQ, "", true},
+        {STANZA_IQ, "GET", true},     {STANZA_IQ, "chat", true},     {STANZA_MESSAGE, NULL, false},
+        {STANZA_MESSAGE, "x", false}, {STANZA_PRESENCE, "x", false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct stanza st = {.kind = rows[i].kind, .type = str_c(rows[i].type)};
+        if (bounce_bad_type(&st) != rows[i].bad)
             fail_msg("row %zu", i);
     }
 }
@@ -137,7 +158,17 @@ static void test_own_name(void **state)
                   "<item-not-found ");
     expect_answer(own_iq("set", "<iq><ping xmlns='urn:xmpp:ping'/></iq>"), "<service-unavailable ");
     expect_answer(own_iq("get", "<iq><ping xmlns='urn:other'/></iq>"), "<service-unavailable ");
-    expect_answer(own_iq("get", "<iq/>"), "<service-unavailable ");
+    struct stanza anonymous = own_iq("get", "<iq><ping xmlns='urn:xmpp:ping'/></iq>");
+    anonymous.id = STR_NONE;
+    expect_answer(anonymous, "<iq type='error' from='edge.lab' to='alpha.lab'><error type='modify'>"
+                             "<bad-request ");
+    expect_answer(own_iq("get", "<iq/>"), "<bad-request ");
+    expect_answer(own_iq("set", "<iq/>"), "<bad-request ");
+    expect_answer(own_iq("get", "<iq><ping xmlns='urn:xmpp:ping'/><a/></iq>"), "<bad-request ");
+    expect_answer(own_iq("get", "<iq><ping xmlns='urn:xmpp:ping'><a/></ping></iq>"),
+                  "<iq type='result' id='q' ");
+    expect_answer(own_iq("GET", "<iq><ping xmlns='urn:xmpp:ping'/></iq>"), "<bad-request ");
+    expect_answer(own_iq(NULL, "<iq><ping xmlns='urn:xmpp:ping'/></iq>"), "<bad-request ");
     expect_answer(own_iq("get", "<iq><x:ping/></iq>"), "<service-unavailable ");
     struct stanza message = {.kind = STANZA_MESSAGE, .from = STR("a@b"), .to = STR("edge.lab")};
     expect_answer(message, "<message type='error' from='edge.lab' to='a@b'>");
@@ -181,9 +212,10 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_allowed),       cmocka_unit_test(test_text),
-        cmocka_unit_test(test_parsed_back),   cmocka_unit_test(test_own_name),
-        cmocka_unit_test(test_large_payload), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_allowed),   cmocka_unit_test(test_text),
+        cmocka_unit_test(test_bad_type),  cmocka_unit_test(test_parsed_back),
+        cmocka_unit_test(test_own_name),  cmocka_unit_test(test_large_payload),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

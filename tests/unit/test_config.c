@@ -1024,7 +1024,7 @@ static void test_diff_secrets(void **state)
                         "listen.links: [\"127.0.0.1:7400\"] -> [\"127.0.0.2:7400\"] (restart)\n"
                         "links[im]: { name = \"im\"; role = \"server\"; transport = \"dial\"; "
                         "address = \"10.0.0.9:5347\"; component = \"edge.alpha.lab\"; domains = "
-                        "[\"alpha.lab\"]; auth = \"password\"; "
+                        "[\"alpha.lab\"]; priority = 0; auth = \"password\"; "
                         "secret_file = \"im.secret\"; authlist = []; } -> (absent)\n");
     router_config_unref(r);
     router_config_unref(t);

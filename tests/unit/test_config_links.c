@@ -12,6 +12,7 @@
 
 #include "config/auth.h"
 #include "config/gateway.h"
+#include "config/schema.h"
 
 static char dir[64];
 
@@ -68,6 +69,7 @@ static struct gateway_config *load(const char *link, const char *more, struct bu
 #define STORE       "store_file = \"pem\";"
 #define HASH        "authlist = [\"00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33\"];"
 #define TLS         "auth = \"tls\";"
+#define BOTH        "auth = \"tls+password\";"
 #define ACCEPT      "transport = \"accept\";"
 #define PROTOCOL(p) "protocol = \"" p "\";"
 
@@ -93,6 +95,10 @@ static const struct {
      "links[x].user = \"u\": not for protocol \"component\""},
     {COMPONENT ADDRESS SECRET "trusted = [\"10.0.0.0/8\"];", "",
      "links[x].trusted = [\"10.0.0.0/8\"]: not for protocol \"component\""},
+    {COMPONENT ADDRESS SECRET "stanza_size = \"128K\";", "", NULL},
+    {COMPONENT ADDRESS SECRET "stanza_size = \"9999\";", "",
+     "links[x].stanza_size = \"9999\": must be from \"10000\" to \"16M\""},
+    {COMPONENT ADDRESS SECRET "stanza_size = \"0\";", "", "links[x].stanza_size = \"0\": must be"},
     /* partners */
     {"partners = [\"p.lab\", \"q.lab\"];" ADDRESS SECRET, "", NULL},
     {COMPONENT "partners = [\"p.lab\", \"q.lab\"];" ADDRESS SECRET, "", NULL},
@@ -151,6 +157,16 @@ static const struct {
      "links[x].secret_file: required with protocol \"jabberd2\": the password file"},
     {PROTOCOL("jabberd2") ADDRESS SECRET "component = \"gw1\"; user = \"jabberd\";" TLS SHOW STORE,
      "", "links[x].auth = \"tls\": the router of jabberd2 takes a password"},
+    {PROTOCOL("jabberd2") ADDRESS SECRET "component = \"gw1\"; user = \"jabberd\";" BOTH STORE, "",
+     NULL},
+    {PROTOCOL("jabberd2") ADDRESS SECRET "component = \"gw1\"; user = \"jabberd\";" BOTH, "",
+     "links[x].auth = \"tls+password\": needs store_file, authlist or ca_file"},
+    {PROTOCOL("jabberd2") ADDRESS SECRET
+     "component = \"gw1\"; user = \"jabberd\"; security_mode = \"no-tls\";" BOTH STORE,
+     "", "links[x].security_mode = \"no-tls\": auth \"tls+password\" needs TLS"},
+    {PROTOCOL("jabberd2") LISTEN ACCEPT SECRET
+     "component = \"gw1\"; user = \"jabberd\";" BOTH STORE,
+     "", "links[x].auth = \"tls+password\": needs certificate and key"},
     {PROTOCOL("jabberd2") LISTEN ACCEPT SECRET
      "component = \"gw1\"; user = \"jabberd\";" TLS SHOW STORE,
      "", NULL},
@@ -200,11 +216,37 @@ static void test_values(void **state)
     buf_free(&errors);
 }
 
+/* What the inside takes may be less than what we take from outside, never more. */
+static void test_stanza_size(void **state)
+{
+    (void)state;
+    static const char warning[] = "links[x].stanza_size = \"512K\": above limits.stanza_size";
+    struct buf errors = BUF_INIT(65536), shown = BUF_INIT(65536);
+    struct gateway_config *c = load(COMPONENT ADDRESS SECRET "stanza_size = \"512K\";",
+                                    ", { name = \"y\";" COMPONENT ADDRESS SECRET "}", &errors);
+    assert_non_null(c);
+    assert_int_equal(c->links[0].stanza_size, 524288);
+    assert_int_equal(c->links[1].stanza_size, 0);
+    assert_non_null(strstr(errors.p, warning));
+    schema_show(&gateway_schema, c, &shown);
+    assert_non_null(strstr(shown.p, "links[x].stanza_size = \"512K\";"));
+    assert_null(strstr(shown.p, "links[y].stanza_size"));
+    gateway_config_unref(c);
+    buf_free(&errors);
+    c = load(COMPONENT ADDRESS SECRET "stanza_size = \"256K\";", "", &errors);
+    assert_non_null(c);
+    assert_int_equal(errors.len, 0);
+    gateway_config_unref(c);
+    buf_free(&errors);
+    buf_free(&shown);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rules),
         cmocka_unit_test(test_values),
+        cmocka_unit_test(test_stanza_size),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

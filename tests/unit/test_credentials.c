@@ -1,13 +1,10 @@
 /* Credentials made from files decide as they should between two real TLS engines; what is wrong
- * with a file is said; the memory of proven names. */
+ * with a file is said. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
-
-#include <errno.h>
-#include <sys/stat.h>
 
 #include "core/base/mem.h"
 #include "tests/unit/certs.h"
@@ -198,37 +195,13 @@ static void test_out_of_memory(void **state)
     office_close(&o);
 }
 
-static void test_proven(void **state)
-{
-    (void)state;
-    char dir[] = "/tmp/test_credentials.XXXXXX", file[96], missing[128];
-    assert_non_null(mkdtemp(dir));
-    snprintf(file, sizeof file, "%s/proven", dir);
-    snprintf(missing, sizeof missing, "%s/none/proven", dir);
-    assert_false(proven_read(file, "peer.lab"));
-    assert_true(proven_write(file, "peer.lab"));
-    assert_true(proven_read(file, "peer.lab"));
-    assert_false(proven_read(file, "peer"));
-    assert_false(proven_read(file, "xpeer.lab"));
-    assert_false(proven_read(file, ""));
-    assert_true(proven_write(file, "other.lab")); /* only one name at a time */
-    assert_false(proven_read(file, "peer.lab"));
-    assert_true(proven_read(file, "other.lab"));
-    assert_false(proven_write(missing, "peer.lab"));
-    assert_int_equal(errno, ENOENT);
-    fclose(fopen(file, "w")); /* empty */
-    assert_false(proven_read(file, "peer.lab"));
-    assert_false(proven_read(dir, "peer.lab"));
-    unlink(file);
-    assert_int_equal(rmdir(dir), 0); /* no temporary file stayed */
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_verdicts),  cmocka_unit_test(test_authlist),
-        cmocka_unit_test(test_bad_files), cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_proven),
+        cmocka_unit_test(test_verdicts),
+        cmocka_unit_test(test_authlist),
+        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

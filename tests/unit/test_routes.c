@@ -19,10 +19,16 @@ static struct rcfg_link links[NLINKS] = {
     [GW1] = {.name = "gw1", .role = ROLE_GATEWAY, .component = "edge1.lab"},
     [GW2] = {.name = "gw2", .role = ROLE_GATEWAY, .component = "edge2.lab"},
     [GW3] = {.name = "gw3", .role = ROLE_GATEWAY, .component = "edge3.lab"},
-    [IM] = {.name = "im", .role = ROLE_SERVER, .component = "router.lab", .domains = im_domains,
+    [IM] = {.name = "im",
+            .role = ROLE_SERVER,
+            .component = "router.lab",
+            .domains = im_domains,
             .ndomains = 2},
-    [MUC] = {.name = "muc", .role = ROLE_SERVER, .component = "router.lab",
-             .domains = muc_domains, .ndomains = 2},
+    [MUC] = {.name = "muc",
+             .role = ROLE_SERVER,
+             .component = "router.lab",
+             .domains = muc_domains,
+             .ndomains = 2},
 };
 static struct router_config config = {.links = links, .nlinks = NLINKS};
 
@@ -64,24 +70,24 @@ struct row {
 };
 
 static const struct row rows[] = {
-    {"in: to a local domain", GW1, 0, 0, STANZA_MESSAGE, NULL, "b@far.lab", "a@alpha.lab",
-     ROUTE_TO, IM, NULL},
+    {"in: to a local domain", GW1, 0, 0, STANZA_MESSAGE, NULL, "b@far.lab", "a@alpha.lab", ROUTE_TO,
+     IM, NULL},
     {"in: to another server's", GW1, 0, 0, STANZA_MESSAGE, NULL, "b@far.lab", "muc.alpha.lab",
      ROUTE_TO, MUC, NULL},
     {"out: to a foreign domain", IM, 0, 0, STANZA_MESSAGE, NULL, "a@alpha.lab", "b@far.lab",
      ROUTE_TO, GW1, NULL},
-    {"between servers", IM, 0, 0, STANZA_MESSAGE, NULL, "a@alpha.lab", "r@muc.alpha.lab",
-     ROUTE_TO, MUC, NULL},
+    {"between servers", IM, 0, 0, STANZA_MESSAGE, NULL, "a@alpha.lab", "r@muc.alpha.lab", ROUTE_TO,
+     MUC, NULL},
     {"two owners: not back to the sender", IM, 0, 0, STANZA_MESSAGE, NULL, "a@alpha.lab",
      "x@shared.lab", ROUTE_BOUNCE, 0, "service-unavailable"},
     {"two owners: the first", GW1, 0, 0, STANZA_MESSAGE, NULL, "b@far.lab", "x@shared.lab",
      ROUTE_TO, IM, NULL},
-    {"two owners: failover", GW1, 1, 0, STANZA_MESSAGE, NULL, "b@far.lab", "x@shared.lab",
-     ROUTE_TO, MUC, NULL},
-    {"firewall: forged local sender", GW1, 0, 0, STANZA_MESSAGE, NULL, "a@alpha.lab",
-     "c@alpha.lab", ROUTE_REFUSE, 0, NULL},
-    {"firewall: forged foreign sender", IM, 0, 0, STANZA_MESSAGE, NULL, "b@far.lab",
-     "c@other.lab", ROUTE_REFUSE, 0, NULL},
+    {"two owners: failover", GW1, 1, 0, STANZA_MESSAGE, NULL, "b@far.lab", "x@shared.lab", ROUTE_TO,
+     MUC, NULL},
+    {"firewall: forged local sender", GW1, 0, 0, STANZA_MESSAGE, NULL, "a@alpha.lab", "c@alpha.lab",
+     ROUTE_REFUSE, 0, NULL},
+    {"firewall: forged foreign sender", IM, 0, 0, STANZA_MESSAGE, NULL, "b@far.lab", "c@other.lab",
+     ROUTE_REFUSE, 0, NULL},
     {"firewall: another server's domain", IM, 0, 0, STANZA_MESSAGE, NULL, "r@muc.alpha.lab",
      "b@far.lab", ROUTE_REFUSE, 0, NULL},
     {"firewall: a sub-domain is another domain", IM, 0, 0, STANZA_MESSAGE, NULL, "x@sub.alpha.lab",
@@ -96,16 +102,16 @@ static const struct row rows[] = {
      0, NULL},
     {"no gateway", IM, 0, 1, STANZA_MESSAGE, NULL, "a@alpha.lab", "b@far.lab", ROUTE_BOUNCE, 0,
      "remote-server-timeout"},
-    {"no gateway, iq result", IM, 0, 1, STANZA_IQ, "result", "a@alpha.lab", "b@far.lab",
-     ROUTE_DROP, 0, NULL},
+    {"no gateway, iq result", IM, 0, 1, STANZA_IQ, "result", "a@alpha.lab", "b@far.lab", ROUTE_DROP,
+     0, NULL},
     {"server down", GW1, 1, 0, STANZA_PRESENCE, "subscribe", "b@far.lab", "a@alpha.lab",
      ROUTE_BOUNCE, 0, "remote-server-timeout"},
     {"server down, unavailable", GW1, 1, 0, STANZA_PRESENCE, "unavailable", "b@far.lab",
      "a@alpha.lab", ROUTE_DROP, 0, NULL},
-    {"own name from a server", IM, 0, 0, STANZA_IQ, "get", "alpha.lab", "router.lab", ROUTE_SELF,
+    {"own name from a server", IM, 0, 0, STANZA_IQ, "get", "alpha.lab", "router.lab", ROUTE_SELF, 0,
+     NULL},
+    {"answer to an own name", IM, 0, 0, STANZA_IQ, "result", "alpha.lab", "router.lab", ROUTE_DROP,
      0, NULL},
-    {"answer to an own name", IM, 0, 0, STANZA_IQ, "result", "alpha.lab", "router.lab",
-     ROUTE_DROP, 0, NULL},
     {"a gateway's probe", GW1, 0, 0, STANZA_IQ, "get", "edge1.lab", "alpha.lab", ROUTE_SELF, 0,
      NULL},
     {"a link that is gone", SIZE_MAX, 0, 0, STANZA_MESSAGE, NULL, "a@alpha.lab", "b@far.lab",
@@ -128,8 +134,8 @@ static void test_table(void **state)
         if (row->condition != NULL)
             assert_string_equal(v.condition, row->condition);
         if (v.verdict == ROUTE_BOUNCE)
-            assert_string_equal(v.type, strcmp(v.condition, "remote-server-timeout") ? "cancel"
-                                                                                    : "wait");
+            assert_string_equal(v.type,
+                                strcmp(v.condition, "remote-server-timeout") ? "cancel" : "wait");
         routes_free(r);
     }
 }
@@ -187,6 +193,48 @@ static void test_failover(void **state)
     routes_free(r);
 }
 
+/* Priority before the hash: the lowest that is up takes all, equal ones share it. */
+static void test_priority(void **state)
+{
+    (void)state;
+    links[GW1].priority = 5;
+    links[GW2].priority = links[GW3].priority = 2;
+    struct routes *r = all_up();
+    size_t before[USERS], per[NLINKS] = {0};
+    for (unsigned u = 0; u < USERS; u++)
+        per[before[u] = gateway_for(r, u, "")]++;
+    assert_int_equal(per[GW1], 0);
+    assert_in_range(per[GW2], USERS / 3, USERS - USERS / 3);
+    routes_set_up(r, GW2, false);
+    for (unsigned u = 0; u < USERS; u++)
+        assert_int_equal(gateway_for(r, u, ""), GW3);
+    routes_set_up(r, GW3, false);
+    for (unsigned u = 0; u < USERS; u++)
+        assert_int_equal(gateway_for(r, u, ""), GW1);
+    routes_set_up(r, GW2, true);
+    routes_set_up(r, GW3, true);
+    for (unsigned u = 0; u < USERS; u++)
+        assert_int_equal(gateway_for(r, u, ""), before[u]);
+    links[GW1].priority = links[GW2].priority = links[GW3].priority = 0;
+    routes_free(r);
+}
+
+/* Servers of one domain: by priority, then in the order of the configuration. */
+static void test_server_priority(void **state)
+{
+    (void)state;
+    size_t link = NLINKS;
+    links[IM].priority = 1;
+    struct routes *r = all_up();
+    assert_true(routes_again(r, STR("b@far.lab"), STR("far.lab"), STR("shared.lab"), &link));
+    assert_int_equal(link, MUC);
+    routes_set_up(r, MUC, false);
+    assert_true(routes_again(r, STR("b@far.lab"), STR("far.lab"), STR("shared.lab"), &link));
+    assert_int_equal(link, IM);
+    links[IM].priority = 0;
+    routes_free(r);
+}
+
 static void test_again(void **state)
 {
     (void)state;
@@ -224,7 +272,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table),     cmocka_unit_test(test_affinity),
-        cmocka_unit_test(test_failover),  cmocka_unit_test(test_again),
+        cmocka_unit_test(test_failover),  cmocka_unit_test(test_priority),
+        cmocka_unit_test(test_again),     cmocka_unit_test(test_server_priority),
         cmocka_unit_test(test_no_memory),
     };
     table_seed((const unsigned char *)"0123456789abcdef");
