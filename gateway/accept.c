@@ -100,10 +100,21 @@ static void note_names(struct in_session *in)
     set_context(in);
 }
 
+/* Whose authorities count is known once the peer has said who it is. */
+static void judge(struct in_session *in, struct str from)
+{
+    struct domain d;
+    if (in->front->link == NULL && conn_encrypted(in->s.conn) && from.p != NULL &&
+        domain_prepare(from, &d))
+        conn_judge(in->s.conn, policy_ca_file(in->w->cfg, str_c(d.ascii)));
+}
+
 static void step(void *machine, const struct gw_event *ev, struct gw_actions *out)
 {
     struct s2s_in *m = machine;
     struct in_session *in = CONTAINER_OF(m, struct in_session, m);
+    if (ev->kind == EV_STREAM_OPEN)
+        judge(in, ev->u.header->from);
     s2s_in_step(m, ev, out);
     if (ev->kind == EV_STREAM_OPEN)
         note_names(in);
@@ -351,9 +362,8 @@ static void evict_oldest(struct front *f)
     }
 }
 
-static void on_accept(void *arg, uv_tcp_t *tcp)
+static void take(struct front *f, uv_tcp_t *tcp, bool direct_tls)
 {
-    struct front *f = arg;
     struct worker *w = f->w;
     const struct endpoint from = addr_of_peer(tcp);
     const char *refused = admit(f, &from.ip);
@@ -373,7 +383,7 @@ static void on_accept(void *arg, uv_tcp_t *tcp)
                                .limits = &w->limits_unproven,
                                .high_mark = ANSWERS_HIGH,
                                .low_mark = ANSWERS_LOW,
-                               .detect_tls = f->link != NULL,
+                               .detect_tls = direct_tls || f->link != NULL,
                                .dead_ms = f->link != NULL ? w->cfg->timeouts.dead : 0,
                                .stall_ms = w->cfg->timeouts.queue};
     log_ev(&in->s.log, LOG_INFO, "s2s.accepted", KV_I("connections", HASH_COUNT(w->in_by_sid)));
@@ -387,31 +397,51 @@ static void on_accept(void *arg, uv_tcp_t *tcp)
 
 /* ---- listeners ------------------------------------------------------------------------------- */
 
-bool accept_open(struct front *f, char *const *at, size_t n, struct buf *why)
+static void on_accept(void *arg, uv_tcp_t *tcp)
+{
+    take(arg, tcp, false);
+}
+
+static void on_accept_direct(void *arg, uv_tcp_t *tcp)
+{
+    take(arg, tcp, true);
+}
+
+static bool open_at(struct front *f, const char *at, bool direct_tls, struct buf *why)
 {
     struct worker *w = f->w;
+    struct endpoint e;
+    char text[LISTEN_WHY_MAX] = "not an address with a port";
+    struct listener *l = NULL;
+    if (endpoint_parse(str_c(at), &e))
+        l = listen_new(&w->loop, &e, direct_tls ? on_accept_direct : on_accept, f, text);
+    if (l == NULL) {
+        buf_printf(why, "%s\n", text);
+        return false;
+    }
+    f->listeners[f->nlisteners++] = l;
+    log_ev(&w->ctx, LOG_NOTICE, "s2s.listen", KV_C("addr", at),
+           KV_C("tls", direct_tls ? "direct" : NULL),
+           KV_C("link", f->link ? f->link->kit->c->name : NULL));
+    return true;
+}
+
+bool accept_open(struct front *f, const struct accept_doors *at, struct buf *why)
+{
     if (f->listening)
         return true;
-    f->listeners = mem_zalloc((n ? n : 1) * sizeof(struct listener *));
+    f->listeners = mem_zalloc((at->n + at->ndirect + 1) * sizeof(struct listener *));
     if (f->listeners == NULL)
         return false;
     f->listening = true;
-    for (size_t i = 0; i < n; i++) {
-        struct endpoint e;
-        char text[LISTEN_WHY_MAX] = "not an address with a port";
-        struct listener *l = NULL;
-        if (endpoint_parse(str_c(at[i]), &e))
-            l = listen_new(&w->loop, &e, on_accept, f, text);
-        if (l == NULL) {
-            buf_printf(why, "%s\n", text);
-            accept_close(f);
-            return false;
-        }
-        f->listeners[f->nlisteners++] = l;
-        log_ev(&w->ctx, LOG_NOTICE, "s2s.listen", KV_C("addr", at[i]),
-               KV_C("link", f->link ? f->link->kit->c->name : NULL));
-    }
-    return true;
+    bool ok = true;
+    for (size_t i = 0; i < at->n; i++)
+        ok = ok && open_at(f, at->v[i], false, why);
+    for (size_t i = 0; i < at->ndirect; i++)
+        ok = ok && open_at(f, at->direct[i], true, why);
+    if (!ok)
+        accept_close(f);
+    return ok;
 }
 
 void accept_close(struct front *f)
@@ -452,6 +482,7 @@ static void policy_one(struct in_session *in, size_t arg)
 {
     (void)arg;
     note_names(in); /* the domain's name lies in the snapshot */
+    judge(in, str_c(in->m.remote));
     struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&in->w->loop)};
     session_event(&in->s, &ev);
 }

@@ -108,7 +108,7 @@ static bool open_link(struct link *k, struct buf *why)
 {
     const struct cfg_link *c = k->kit->c;
     if (k->front != NULL)
-        return accept_open(k->front, c->listen, c->nlisten, why);
+        return accept_open(k->front, &(struct accept_doors){.v = c->listen, .n = c->nlisten}, why);
     if (c->transport == LINK_ACCEPT)
         return listen_all(k, why);
     for (size_t i = 0; i < k->nlines; i++)

@@ -7,7 +7,7 @@
 #include "core/base/mem.h"
 #include "gateway/policy/policy.h"
 
-enum { PEERS_MAX = 10000, S2S_PORT = 5269 };
+enum { PEERS_MAX = 10000, S2S_PORT = 5269, WITHOUT_EXTERNAL_MS = 10 * 60 * 1000 };
 
 static void dial(struct peer *p, size_t target);
 
@@ -200,7 +200,12 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
     describe_end(o, reason, text, why, sizeof why);
     o->peer = NULL;
     p->out = NULL;
-    if (o->m.reset)
+    bool hung_up = o->m.external_refused && o->m.can_dialback && o->last_state == S2S_OUT_AUTH;
+    if (hung_up) /* it said no by closing the stream: dialback on the next one */
+        p->without_external = loop_now(s->loop) + WITHOUT_EXTERNAL_MS;
+    if (reason == END_UNTRUSTED) /* it may come back with another certificate */
+        conn_forget_session(s->conn);
+    if (o->m.reset || hung_up)
         remote_stream_reset(p->remote, str_c(why), loop_now(s->loop));
     else
         remote_stream_ended(p->remote, str_c(why), loop_now(s->loop));
@@ -264,6 +269,16 @@ static void set_tls(struct out_session *o)
         o->front->link == NULL ? policy_ca_file(o->w->cfg, str_c(o->m.remote)) : NULL;
 }
 
+/* A certificate that we made ourselves proves nothing to anybody: it is not offered as a proof. */
+static void set_identity(struct out_session *o, const struct peer *p)
+{
+    const struct cfg_domain *d = gateway_config_domain(o->w->cfg, str_c(o->m.local));
+    o->m.has_certificate = d != NULL && (d->certificate != NULL || d->client_certificate != NULL);
+    o->m.wants_external =
+        remote_queued(p->remote) > 0 && p->without_external <= loop_now(&o->w->loop);
+    o->m.direct_tls = o->s.tls.direct = p->targets[p->target].direct_tls;
+}
+
 static void set_trust(struct out_session *o)
 {
     if (o->front->link == NULL)
@@ -297,6 +312,7 @@ static struct out_session *new_session(struct peer *p, const struct endpoint *to
     o->s.limits = p->front->link != NULL ? &w->limits_link : &w->limits_proven;
     o->s.tls.ctx = tls_ctx_ref(p->front->tls);
     set_tls(o);
+    set_identity(o, p);
     o->s.tls.peer_name = o->m.remote;
     set_context(o, str_c(p->local), str_c(p->domain));
     list_append(&p->front->out, &o->node);
@@ -347,7 +363,7 @@ static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, co
     p->out = o;
     remote_connected(p->remote);
     p->w->n.streams_out++;
-    log_ev(&o->s.log, LOG_INFO, "s2s.connected",
+    log_ev(&o->s.log, LOG_INFO, "s2s.connected", KV_C("tls", o->m.direct_tls ? "direct" : NULL),
            KV_SEC("after", loop_now(&p->w->loop) - p->started));
     if (!session_start(&o->s, &p->w->loop, tcp, &opt)) {
         p->out = NULL;
@@ -456,6 +472,7 @@ static bool use_route(struct peer *p, const char *route)
     struct endpoint e;
     struct dns_target *t = &p->targets[0];
     p->ntargets = 1;
+    t->direct_tls = p->front->link == NULL && policy_route_direct_tls(p->w->cfg, str_c(p->domain));
     p->literal = endpoint_parse(str_c(route), &e);
     if (p->literal) {
         char text[ENDPOINT_TEXT];
@@ -516,6 +533,12 @@ static void want(struct peer *p, const struct remote_act *a)
 
 static void hand_over(struct out_session *o, struct span stanza)
 {
+    if (!s2s_out_fits(&o->m, stanza.s.n)) {
+        front_failed(o->front, stanza, "policy-violation",
+                     STR("the peer's server takes no stanza of this size"));
+        span_release(&stanza);
+        return;
+    }
     if (!conn_send_stanza(o->s.conn, stanza)) {
         front_failed(o->front, stanza, "resource-constraint", STR("out of memory"));
         span_release(&stanza);

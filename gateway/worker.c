@@ -7,7 +7,7 @@
 #include "core/daemon/report.h"
 #include "gateway/policy/policy.h"
 
-enum { EXIT_CANNOT_LISTEN = 69, EXIT_CONFIG = 78 };
+enum { EXIT_CANNOT_LISTEN = 69, EXIT_CONFIG = 78, SESSIONS_KEPT = 1000 };
 
 uint32_t worker_sid(struct worker *w)
 {
@@ -87,6 +87,7 @@ static struct tls_ctx *tls_of(const struct gateway_config *c, struct tls_identit
                              .ca_files = ca_files,
                              .nca_files = nca_files,
                              .crl_file = c->tls.crl_file,
+                             .sessions = SESSIONS_KEPT,
                              .minimum = c->tls.minimum};
     return tls_ctx_new(&s, why);
 }
@@ -133,7 +134,9 @@ static void tell_warnings(struct worker *w, struct buf *why)
 
 static bool open_world(struct worker *w, const struct gateway_config *cfg, struct buf *why)
 {
-    return !cfg->federation || accept_open(&w->world, cfg->listen.s2s, cfg->listen.ns2s, why);
+    struct accept_doors at = {cfg->listen.s2s, cfg->listen.ns2s, cfg->listen.direct_tls,
+                              cfg->listen.ndirect_tls};
+    return !cfg->federation || accept_open(&w->world, &at, why);
 }
 
 static bool always(void *arg, const char *name)

@@ -109,6 +109,7 @@ struct peer {
     size_t target;              /* the one being tried */
     char local[DOMAIN_MAX + 1]; /* the local domain whose stanza or question woke it */
     uint64_t started;           /* ms: first dial of this attempt */
+    uint64_t without_external;  /* ms: until then; it hung up on SASL EXTERNAL */
 };
 
 /* One side of the gateway on which servers talk to it. */
@@ -299,8 +300,14 @@ void front_alarm(struct front *f, const char *kind, struct str text);
 void front_works(struct front *f);
 
 /* ---- accept.c ---- */
-/* Listens at these addresses ("address:port"), unless it does already. */
-bool accept_open(struct front *f, char *const *at, size_t n, struct buf *why);
+struct accept_doors {
+    char *const *v; /* "address:port" */
+    size_t n;
+    char *const *direct; /* the same, TLS from the first byte (XEP-0368) */
+    size_t ndirect;
+};
+/* Listens at these addresses, unless it does already. */
+bool accept_open(struct front *f, const struct accept_doors *at, struct buf *why);
 void accept_close(struct front *f);
 void accept_verdict(struct worker *w, uint32_t sid, uint32_t ticket, enum verdict v,
                     struct str text);

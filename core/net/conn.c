@@ -204,8 +204,8 @@ static bool advance_decrypt(struct conn *c)
 static bool advance(struct conn *c)
 {
     if (c->stale) {
-        deliver_refusal(c, (struct framer_error){"policy-violation",
-                                                 "bytes in clear after STARTTLS"});
+        deliver_refusal(c,
+                        (struct framer_error){"policy-violation", "bytes in clear after STARTTLS"});
         return false;
     }
     if (c->fault)
@@ -581,6 +581,18 @@ void conn_judge(struct conn *c, const char *ca_file)
 {
     if (c->tls != NULL)
         tls_engine_judge(c->tls, ca_file);
+}
+
+void conn_direct_tls(struct conn *c)
+{
+    if (c->tls != NULL && !tls_engine_direct(c->tls))
+        conn_fail(c, "out of memory", true);
+}
+
+void conn_forget_session(struct conn *c)
+{
+    if (c->tls != NULL)
+        tls_engine_forget(c->tls);
 }
 
 const struct tls_peer *conn_tls_peer(const struct conn *c)

@@ -115,6 +115,8 @@ static void carry_out(struct session *s, const struct gw_event *ev, const struct
         if (s->first_limits != NULL)
             conn_set_limits(s->conn, s->first_limits);
         conn_start_tls(s->conn, s->tls.ctx, s->tls.server, s->tls.domain, s->tls.peer_name);
+        if (s->tls.direct)
+            conn_direct_tls(s->conn);
         conn_judge(s->conn, s->tls.ca_file);
         break;
     case ACT_LIMITS:

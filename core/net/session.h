@@ -38,6 +38,7 @@ struct session_tls {
     struct tls_ctx *ctx; /* referenced by the holder */
     bool server;
     const char *domain, *peer_name; /* as in tls_engine_new; owned by the holder */
+    bool direct;                    /* as client: TLS begins with the first byte */
     const char *ca_file;            /* as in tls_engine_judge, if known before TLS; the same */
 };
 

@@ -6,6 +6,7 @@ told to stop answering at any step.
 """
 import hashlib
 import hmac
+import itertools
 import re
 import socket
 import ssl
@@ -24,6 +25,7 @@ SERVER = "jabber:server"
 FEATURES, ERROR = f"{{{STREAM}}}features", f"{{{STREAM}}}error"
 RESULT, VERIFY = f"{{{DIALBACK}}}result", f"{{{DIALBACK}}}verify"
 
+NUMBERS = itertools.count(1)
 TAG = re.compile(rb"<(?:\?[^>]*\?|/?[^\s/>?!]+(?:[^>\"']|\"[^\"]*\"|'[^']*')*)>")
 
 
@@ -147,10 +149,11 @@ class XmlStream:
 
     # -- writing
 
-    def open(self, from_, to, version="1.0", ident=None, content=None, declaration=True):
+    def open(self, from_, to, version="1.0", ident=None, content=None, declaration=True,
+             dialback=True):
         parts = ["<?xml version='1.0'?>" if declaration else "",
                  f"<stream:stream xmlns='{content or self.content}' xmlns:stream='{STREAM}'"]
-        if (content or self.content) == SERVER:
+        if dialback and (content or self.content) == SERVER:
             parts.append(f" xmlns:db='{DIALBACK}'")
         for key, value in (("from", from_), ("to", to), ("version", version), ("id", ident)):
             if value is not None:
@@ -217,6 +220,7 @@ class RemoteServer:
     to db:verify ("valid", "invalid", an error condition, None for nothing); result: the same for
     db:result.
     """
+    declares_dialback = True  # the namespace, in the stream header
 
     def __init__(self, address, domain, tls=None, context=None, stall=None, verdict="valid",
                  result="valid", dialback_feature=True, port=S2S):
@@ -303,9 +307,10 @@ class RemoteServer:
 
     def _greet(self, s, secure):
         s.read_header(timeout=600)
-        s.ident = f"id{id(s):x}{secure:d}"
+        s.ident = f"id{next(NUMBERS)}"
         s.secure = secure
-        s.open(self._domain(s), s.attrs.get("from"), ident=s.ident)
+        s.open(self._domain(s), s.attrs.get("from"), ident=s.ident,
+               dialback=self.declares_dialback)
         if self.stall == "header":
             self._swallow(s)
         s.send(f"<stream:features>{self._features(s)}</stream:features>")
