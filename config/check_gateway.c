@@ -72,6 +72,9 @@ static void check_peer(struct schema_load *l, const struct gateway_config *c, si
         schema_error(l, "peers", i, "direct_tls", "security_mode = \"no-tls\" forbids it");
     if (p->minimum_tls != CONFIG_UNSET && p->minimum_tls < c->tls.minimum)
         schema_error(l, "peers", i, "minimum_tls", "must not be lower than tls.minimum");
+    if (no_tls && p->bidi == 1)
+        schema_warn(l, "peers", i, "bidi",
+                    "has no effect: it needs TLS, and security_mode = \"no-tls\" forbids it");
     if (no_tls && only_external(c, p))
         check_no_tls(l, i, p);
 }
@@ -126,6 +129,13 @@ static void check_times(struct schema_load *l, const struct gateway_config *c)
                     "or a slow authority costs the stream");
 }
 
+static void check_watch(struct schema_load *l, const struct gateway_config *c)
+{
+    enum { WATCH_MIN = 1000 };
+    if (c->tls.watch != 0 && c->tls.watch < WATCH_MIN)
+        schema_error(l, NULL, 0, "tls.watch", "must be 0 (never) or from \"1s\" to \"1h\"");
+}
+
 void check_gateway(struct schema_load *l, const void *config)
 {
     const struct gateway_config *c = config;
@@ -136,5 +146,6 @@ void check_gateway(struct schema_load *l, const void *config)
     check_sizes(l, c);
     check_times(l, c);
     check_links(l, c);
+    check_watch(l, c);
     check_log_rate(l, c->log.rate);
 }

@@ -93,6 +93,7 @@ struct gateway_config {
     int privacy_mode;  /* enum privacy_mode */
     unsigned auth;     /* bits of enum policy_auth, at least one */
     bool use_static_routes;
+    bool bidi; /* XEP-0288 */
 
     struct cfg_domain *domains;
     size_t ndomains;
@@ -145,7 +146,8 @@ struct gateway_config {
     struct {
         char *ca_file;
         char *crl_file;
-        int minimum; /* 0x0303 or 0x0304, as OpenSSL counts */
+        int minimum;    /* 0x0303 or 0x0304, as OpenSSL counts */
+        uint64_t watch; /* own certificates are looked at so often; 0: only at a reload */
     } tls;
     struct {
         int level;  /* enum log_level */

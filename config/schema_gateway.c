@@ -50,10 +50,6 @@ static const struct schema_name auths[] = {{"password", LINK_AUTH_PASSWORD},
                                            {"tls+password", LINK_AUTH_TLS_PASSWORD},
                                            {NULL, 0}};
 
-#define NOT_YET(keypath, kind, list, def)                                                          \
-    .path = (keypath), .type = (kind), .at = SCHEMA_NOWHERE, .flags = SCHEMA_LIMITED,              \
-    .names = (list), .standard = (def)
-
 static const struct schema_entry domain_entries[] = {
     {.path = "name",
      .type = SCHEMA_STRING,
@@ -94,8 +90,7 @@ static const struct schema_entry peer_entries[] = {
      .help = "PEM, the only authorities for this peer; instead of tls.ca_file"},
     {SCHEMA_CHOICE(struct cfg_peer, minimum_tls, tls_versions), .unset = CONFIG_UNSET,
      .help = "lowest TLS version, not below tls.minimum"},
-    {SCHEMA_MAYBE(struct cfg_peer, bidi), .flags = SCHEMA_LIMITED,
-     .help = "instead of the global one; not available in this version"},
+    {SCHEMA_MAYBE(struct cfg_peer, bidi), .help = "instead of the global one"},
     {SCHEMA_TEXT(struct cfg_peer, route, CHECK_ROUTE),
      .help = "address or host with a port, instead of SRV records"},
     {SCHEMA_SWITCH(struct cfg_peer, direct_tls), .standard = "false",
@@ -218,8 +213,10 @@ static const struct schema_entry entries[] = {
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, dialback.timeout, 1 * SECOND, 5 * MINUTE),
      .standard = "\"20s\"",
      .help = "For one verification, from looking up the authority to its answer."},
-    {NOT_YET("bidi", SCHEMA_BOOL, NULL, "false"),
-     .help = "Bidirectional streams (XEP-0288); not available in this version."},
+    {SCHEMA_SWITCH(CONF, bidi), .standard = "false",
+     .help =
+         "One connection for both directions (XEP-0288), behind TLS, with servers that know it.\n"
+         "A server that breaks its rules does without for 10 minutes."},
     {.path = "peers",
      .type = SCHEMA_GROUPS,
      SCHEMA_LIST(CONF, struct cfg_peer, peers, npeers),
@@ -320,6 +317,10 @@ static const struct schema_entry entries[] = {
          "is out of date still counts. Read at start and at each reload."},
     {SCHEMA_CHOICE(CONF, tls.minimum, tls_versions), .standard = "\"1.2\"",
      .help = "Lowest TLS version."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, tls.watch, 0, 1 * HOUR), .standard = "\"1m\"",
+     .help =
+         "How often the files of own certificates are looked at, from \"1s\"; \"0s\": only at a\n"
+         "reload. A renewed one is used for new streams unless it is worse than the old one."},
     {SCHEMA_CHOICE(CONF, log.level, log_levels), .standard = "\"info\"",
      .help = "Lowest level shown."},
     {SCHEMA_CHOICE(CONF, log.format, log_formats), .standard = "\"logfmt\"",

@@ -100,13 +100,15 @@ static void note_names(struct in_session *in)
     set_context(in);
 }
 
-/* Whose authorities count is known once the peer has said who it is. */
+/* Whose authorities count is known once the peer has said who it is; and whether it keeps rules. */
 static void judge(struct in_session *in, struct str from)
 {
     struct domain d;
-    if (in->front->link == NULL && conn_encrypted(in->s.conn) && from.p != NULL &&
-        domain_prepare(from, &d))
-        conn_judge(in->s.conn, policy_ca_file(in->w->cfg, str_c(d.ascii)));
+    if (in->front->link != NULL || !conn_encrypted(in->s.conn) || from.p == NULL ||
+        !domain_prepare(from, &d))
+        return;
+    conn_judge(in->s.conn, policy_ca_file(in->w->cfg, str_c(d.ascii)));
+    in->m.no_bidi = in->m.no_bidi || !peer_bidi(in->front, str_c(d.ascii));
 }
 
 static void step(void *machine, const struct gw_event *ev, struct gw_actions *out)
@@ -118,7 +120,7 @@ static void step(void *machine, const struct gw_event *ev, struct gw_actions *ou
     s2s_in_step(m, ev, out);
     if (ev->kind == EV_STREAM_OPEN)
         note_names(in);
-    if (!in->full && conn_above_high(in->s.conn)) { /* who does not read is not read from */
+    if (!in->full && carrier_answers(in) > ANSWERS_HIGH) { /* who does not read is not read from */
         in->full = true;
         conn_pause(in->s.conn);
     }
@@ -130,6 +132,12 @@ static void drained(struct session *s)
     if (in->full)
         conn_resume(in->s.conn);
     in->full = false;
+    carrier_drained(in);
+}
+
+static void sent(struct session *s, size_t stanzas, size_t bytes)
+{
+    carrier_sent((struct in_session *)s, stanzas, bytes);
 }
 
 static void tell_verdict(struct in_session *in, uint32_t ticket, enum verdict v, struct str text)
@@ -166,17 +174,8 @@ static void ask(struct in_session *in, const struct gw_action *act)
     peer_kick(p);
 }
 
-static void pause_for(struct in_session *in, size_t link)
-{
-    if (in->full_links == 0 && !in->s.over)
-        conn_pause(in->s.conn);
-    in->full_links |= UINT64_C(1) << link;
-}
-
-/* The new pair may feed a link that is full now. */
 static void pair_proven(struct in_session *in, const struct gw_action *a)
 {
-    struct worker *w = in->w;
     if (in->node.in != &in->front->in_proven) {
         list_remove(&in->node);
         list_append(&in->front->in_proven, &in->node);
@@ -184,31 +183,11 @@ static void pair_proven(struct in_session *in, const struct gw_action *a)
     front_works(in->front);
     if (in->front->link != NULL)
         return;
-    for (size_t i = 0; i < w->nlinks; i++)
-        if (w->links[i]->full && inward_owns(w->inward, i, a->u.pair.local, a->u.pair.remote))
-            pause_for(in, i);
+    carrier_proven(in, a->u.pair.local, a->u.pair.remote);
+    carry_pause_new(in->w, &in->s, &in->full_links, a->u.pair.local, a->u.pair.remote);
 }
 
 /* ---- what passes ----------------------------------------------------------------------------- */
-
-/* The machine has looked at the addresses. */
-static void bounce(struct in_session *in, const struct stanza *st, const struct gw_action *a)
-{
-    struct worker *w = in->w;
-    struct domain local, remote;
-    struct jid j;
-    if (in->front->link != NULL) {
-        w->n.outward.received++;
-        switch_answer_inside(w, st, a->u.bounce.condition, a->u.bounce.text);
-        return;
-    }
-    if (jid_prepare(st->to, &j, &local) == JID_BAD_DOMAIN ||
-        jid_prepare(st->from, &j, &remote) == JID_BAD_DOMAIN)
-        return;
-    w->n.inward.received++;
-    switch_bounce_inward(w, st, str_c(local.ascii), str_c(remote.ascii), a->u.bounce.type,
-                         a->u.bounce.condition, a->u.bounce.text);
-}
 
 static void deliver(struct in_session *in, const struct stanza *st, const struct gw_action *a)
 {
@@ -221,12 +200,19 @@ static void deliver(struct in_session *in, const struct stanza *st, const struct
     switch_outward(in->front->link, NULL, st);
 }
 
-static void drop(struct in_session *in)
+/* The machine has looked at the addresses, and one is malformed. */
+static void malformed(struct in_session *in, const struct stanza *st, const struct gw_action *a)
 {
     struct worker *w = in->w;
-    struct books *b = in->front->link != NULL ? &w->n.outward : &w->n.inward;
-    b->received++;
-    b->dropped++;
+    if (in->front->link == NULL) {
+        switch_malformed_inward(w, st, a);
+        return;
+    }
+    w->n.outward.received++;
+    if (a->kind == ACT_BOUNCE)
+        switch_answer_inside(w, st, a->u.bounce.condition, a->u.bounce.text);
+    else
+        w->n.outward.dropped++;
 }
 
 static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
@@ -237,10 +223,8 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
         deliver(in, ev->u.stanza, a);
         break;
     case ACT_BOUNCE:
-        bounce(in, ev->u.stanza, a);
-        break;
     case ACT_DROP:
-        drop(in);
+        malformed(in, ev->u.stanza, a);
         break;
     case ACT_ASK:
         ask(in, a);
@@ -264,8 +248,9 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
            KV_I("stanzas", in->stanzas), KV_I("bytes_in", conn_bytes_in(s->conn)),
            KV_I("bytes_out", conn_bytes_out(s->conn)),
            KV_SEC("age", loop_now(s->loop) - in->m.opened_ms),
-           KV_S("tls", tls ? str_c(tls->protocol) : STR("none")),
+           KV_S("tls", tls ? str_c(tls->protocol) : STR("none")), KV_I("back", in->back),
            KV_S("msg", text.n ? text : STR_NONE));
+    carrier_ended(in);
 }
 
 static void free_session(struct in_session *in)
@@ -299,7 +284,7 @@ static void closed(struct session *s)
 }
 
 static const struct session_ops in_ops = {
-    .step = step, .act = act, .ended = ended, .drained = drained, .closed = closed};
+    .step = step, .act = act, .ended = ended, .drained = drained, .sent = sent, .closed = closed};
 
 static bool is_trusted(const struct link_kit *kit, const struct ip *ip)
 {
@@ -337,7 +322,7 @@ static struct in_session *new_session(struct front *f, const struct endpoint *fr
     in->s.log.sink = w->log;
     in->s.limits = f->link != NULL ? &w->limits_link : &w->limits_proven;
     in->s.linger_ms = LINGER_MS;
-    in->s.tls.ctx = tls_ctx_ref(f->tls);
+    in->s.tls.ctx = tls_ctx_ref(certs_tls(f->certs));
     in->s.tls.server = true;
     set_context(in);
     HASH_ADD(hh, w->in_by_sid, sid, sizeof in->sid, in);
@@ -384,6 +369,7 @@ static void take(struct front *f, uv_tcp_t *tcp, bool direct_tls)
                                .high_mark = ANSWERS_HIGH,
                                .low_mark = ANSWERS_LOW,
                                .detect_tls = direct_tls || f->link != NULL,
+                               .tls_only = direct_tls,
                                .dead_ms = f->link != NULL ? w->cfg->timeouts.dead : 0,
                                .stall_ms = w->cfg->timeouts.queue};
     log_ev(&in->s.log, LOG_INFO, "s2s.accepted", KV_I("connections", HASH_COUNT(w->in_by_sid)));
@@ -506,21 +492,10 @@ void accept_drain(struct front *f, bool now)
     for_all(f, drain_one, now);
 }
 
-static bool feeds(const struct in_session *in, size_t link)
-{
-    for (size_t i = 0; i < in->m.authz.n; i++) {
-        const struct authz_pair *p = &in->m.authz.v[i];
-        if (p->state == AUTHZ_VALID &&
-            inward_owns(in->w->inward, link, str_c(p->local), str_c(p->remote)))
-            return true;
-    }
-    return false;
-}
-
 static void pause_one(struct in_session *in, size_t link)
 {
-    if (!in->s.over && feeds(in, link))
-        pause_for(in, link);
+    if (!in->s.over && carry_feeds(in->w, &in->m.authz, link))
+        carry_pause(&in->s, &in->full_links, link);
 }
 
 void accept_pause(struct front *f, size_t link)
@@ -530,10 +505,7 @@ void accept_pause(struct front *f, size_t link)
 
 static void resume_one(struct in_session *in, size_t link)
 {
-    uint64_t before = in->full_links;
-    in->full_links &= ~(UINT64_C(1) << link);
-    if (before != 0 && in->full_links == 0 && !in->s.over)
-        conn_resume(in->s.conn);
+    carry_resume(&in->s, &in->full_links, link);
 }
 
 void accept_resume(struct front *f, size_t link)

@@ -106,9 +106,9 @@ static void watch_fullness(struct link *k)
     log_ev(&k->w->ctx, LOG_NOTICE, full ? "link.full" : "link.room", KV_C("link", k->kit->c->name),
            KV_I("queued", waiting_bytes(k)));
     if (full)
-        accept_pause(&k->w->world, k->index);
+        front_pause(&k->w->world, k->index);
     else
-        accept_resume(&k->w->world, k->index);
+        front_resume(&k->w->world, k->index);
 }
 
 static void set_down(struct line *l)
@@ -431,8 +431,8 @@ static void init_session(struct link_session *ls, bool accepted)
     s->machine = ls;
     s->limits = &ls->w->limits_link;
     s->linger_ms = LINGER_MS;
-    if (ls->kit->tls != NULL)
-        s->tls.ctx = tls_ctx_ref(ls->kit->tls);
+    if (ls->kit->certs != NULL)
+        s->tls.ctx = tls_ctx_ref(certs_tls(ls->kit->certs));
     s->tls.server = accepted;
     s->tls.peer_name = ls->kit->c->peer_name;
     s->log = (struct log_ctx){.sink = ls->w->log};

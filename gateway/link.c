@@ -8,8 +8,23 @@
 
 /* ---- plans ----------------------------------------------------------------------------------- */
 
-bool link_plan_make(struct link_plan *p, struct gateway_config *cfg, struct buf *why)
+static struct link *find(const struct worker *w, const char *name)
 {
+    for (size_t i = 0; i < w->nlinks; i++)
+        if (w->links[i] != NULL && strcmp(w->links[i]->kit->c->name, name) == 0)
+            return w->links[i];
+    return NULL;
+}
+
+static struct certs *certs_of(const struct link *k)
+{
+    return k == NULL ? NULL : k->front != NULL ? k->front->certs : k->kit->certs;
+}
+
+bool link_plan_make(struct link_plan *p, struct worker *w, struct gateway_config *cfg,
+                    struct buf *why)
+{
+    const int64_t now = worker_certs_env(w).now;
     *p = (struct link_plan){.inward = inward_new(cfg), .n = cfg->nlinks};
     p->kits = mem_zalloc((p->n + 1) * sizeof *p->kits);
     p->fronts = mem_zalloc((p->n + 1) * sizeof *p->fronts);
@@ -18,9 +33,10 @@ bool link_plan_make(struct link_plan *p, struct gateway_config *cfg, struct buf 
         buf_puts(why, "out of memory\n");
     /* Go on after a bad file: the operator sees all problems at once. */
     for (size_t i = 0; p->kits != NULL && p->fronts != NULL && i < p->n; i++) {
-        p->kits[i] = link_kit_new(cfg, i, why);
+        const struct certs_before old = {certs_of(find(w, cfg->links[i].name)), now};
+        p->kits[i] = link_kit_new(cfg, i, &old, why);
         if (p->kits[i] != NULL && cfg->links[i].protocol == PROTOCOL_S2S)
-            p->fronts[i] = link_kit_front_tls(p->kits[i], why);
+            p->fronts[i] = link_kit_front(p->kits[i], &old, why);
         ok = ok && p->kits[i] != NULL &&
              (cfg->links[i].protocol != PROTOCOL_S2S || p->fronts[i] != NULL);
     }
@@ -33,7 +49,7 @@ void link_plan_free(struct link_plan *p)
 {
     for (size_t i = 0; p->kits != NULL && p->fronts != NULL && i < p->n; i++) {
         link_kit_unref(p->kits[i]);
-        tls_ctx_unref(p->fronts[i]);
+        certs_free(p->fronts[i]);
     }
     inward_free(p->inward);
     mem_free(p->kits);
@@ -92,14 +108,14 @@ static bool make_lines(struct link *k)
     return true;
 }
 
-static bool make_front(struct link *k, struct tls_ctx *tls)
+static bool make_front(struct link *k, struct certs *certs)
 {
     k->front = mem_zalloc(sizeof *k->front);
     if (k->front == NULL) {
-        tls_ctx_unref(tls);
+        certs_free(certs);
         return false;
     }
-    front_init(k->front, k->w, k, tls);
+    front_init(k->front, k->w, k, certs);
     return true;
 }
 
@@ -122,11 +138,11 @@ static bool recall_proven(const struct worker *w, const struct link_kit *kit)
     return proven_recall(kit->c->proven_file, kit->c->peer_name, kit->c->name, &w->ctx);
 }
 
-static struct link *new_link(struct worker *w, struct link_kit *kit, struct tls_ctx *front)
+static struct link *new_link(struct worker *w, struct link_kit *kit, struct certs *front)
 {
     struct link *k = mem_zalloc(sizeof *k);
     if (k == NULL) {
-        tls_ctx_unref(front);
+        certs_free(front);
         link_kit_unref(kit);
         return NULL;
     }
@@ -150,7 +166,7 @@ static void stop(struct link *k, bool now)
     if (k->front != NULL)
         front_drain(k->front, now);
     if (k->full)
-        accept_resume(&k->w->world, k->index);
+        front_resume(&k->w->world, k->index);
     k->full = false;
 }
 
@@ -195,17 +211,12 @@ static void retire(struct link *k)
 
 /* ---- all of them ----------------------------------------------------------------------------- */
 
-static struct link *find(const struct worker *w, const char *name)
-{
-    for (size_t i = 0; i < w->nlinks; i++)
-        if (w->links[i] != NULL && strcmp(w->links[i]->kit->c->name, name) == 0)
-            return w->links[i];
-    return NULL;
-}
-
 /* The link goes on with a new kit; its streams keep the one they have. */
-static void renew(struct link *k, struct link_kit *kit, struct tls_ctx *front)
+static void renew(struct link *k, struct link_kit *kit, struct certs *front)
 {
+    const struct certs_env env = worker_certs_env(k->w);
+    if (kit->certs != NULL)
+        certs_begin(kit->certs, k->kit->certs, &env);
     link_kit_unref(k->kit);
     k->kit = kit;
     k->proven = k->proven || recall_proven(k->w, kit);
@@ -257,10 +268,10 @@ static bool stays(const struct worker *w, const struct link *k)
 static void pause_anew(struct worker *w)
 {
     for (size_t i = 0; i < LINKS_MAX; i++)
-        accept_resume(&w->world, i);
+        front_resume(&w->world, i);
     for (size_t i = 0; i < w->nlinks; i++)
         if (w->links[i]->full)
-            accept_pause(&w->world, i);
+            front_pause(&w->world, i);
 }
 
 /* The links of a plan: old ones that go on, and new ones. */
@@ -276,11 +287,11 @@ static struct link_kit *take_kit(struct link_plan *p, size_t i)
     return kit;
 }
 
-static struct tls_ctx *take_front(struct link_plan *p, size_t i)
+static struct certs *take_front(struct link_plan *p, size_t i)
 {
-    struct tls_ctx *t = p->fronts[i];
+    struct certs *c = p->fronts[i];
     p->fronts[i] = NULL;
-    return t;
+    return c;
 }
 
 static void choice_undo(struct choice *c, size_t n)
@@ -319,6 +330,7 @@ static void swap(struct worker *w, struct link_plan *p, const struct choice *c)
 {
     struct link **old = w->links;
     size_t nold = w->nlinks;
+    const struct certs_env env = worker_certs_env(w);
     inward_free(w->inward);
     w->inward = p->inward;
     p->inward = NULL;
@@ -332,10 +344,15 @@ static void swap(struct worker *w, struct link_plan *p, const struct choice *c)
     for (size_t i = 0; i < nold; i++) {
         if (find(w, old[i]->kit->c->name) == NULL)
             clear_alarms(old[i]);
-        if (!stays(w, old[i]))
-            retire(old[i]);
+        if (stays(w, old[i]))
+            continue;
+        certs_end(certs_of(old[i]), &env);
+        retire(old[i]);
     }
     mem_free(old);
+    for (size_t i = 0; i < p->n; i++)
+        if (c->fresh[i] && certs_of(w->links[i]) != NULL)
+            certs_begin(certs_of(w->links[i]), NULL, &env);
     pause_anew(w);
 }
 
@@ -441,6 +458,20 @@ size_t link_queued(const struct worker *w)
     return n;
 }
 
+bool link_look(struct worker *w, bool files)
+{
+    const struct certs_env env = worker_certs_env(w);
+    bool soon = false;
+    for (size_t i = 0; i < w->nlinks; i++) {
+        struct certs *c = certs_of(w->links[i]);
+        if (c == NULL)
+            continue;
+        certs_look(c, files, &env);
+        soon = soon || certs_unsettled(c);
+    }
+    return soon;
+}
+
 /* ---- state into the log ---------------------------------------------------------------------- */
 
 static void dump_traffic(const struct link *k, enum link_direction d)
@@ -525,6 +556,7 @@ void link_dump(struct worker *w)
             dump_front(k);
         dump_traffic(k, LINK_IN);
         dump_traffic(k, LINK_OUT);
+        certs_dump(certs_of(k), &w->ctx);
     }
     alarms_dump(&w->alarms);
 }

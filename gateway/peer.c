@@ -29,7 +29,7 @@ static void name_peer(char key[PAIR_TEXT], const struct front *f, struct str rem
         snprintf(key, PAIR_TEXT, "%.*s:%.*s", STR_ARG(local), STR_ARG(remote));
 }
 
-static struct peer *new_peer(struct front *f, const char *key, struct str remote, struct str local)
+static struct peer *new_peer(struct front *f, struct str remote, struct str local)
 {
     struct peer *p = HASH_COUNT(f->peers) < PEERS_MAX ? mem_zalloc(sizeof *p) : NULL;
     if (p == NULL)
@@ -41,7 +41,7 @@ static struct peer *new_peer(struct front *f, const char *key, struct str remote
     p->timer.fire = on_timer;
     str_copy(p->domain, sizeof p->domain, remote);
     str_copy(p->local, sizeof p->local, local);
-    str_copy(p->key, sizeof p->key, str_c(key));
+    name_peer(p->key, f, remote, local);
     if (p->remote != NULL)
         HASH_ADD_STR(f->peers, key, p);
     if (p->remote == NULL || p->hh.tbl == NULL) {
@@ -52,14 +52,20 @@ static struct peer *new_peer(struct front *f, const char *key, struct str remote
     return p;
 }
 
-struct peer *peer_get(struct front *f, struct str remote, struct str local)
+struct peer *peer_find(const struct front *f, struct str remote, struct str local)
 {
     char key[PAIR_TEXT];
     struct peer *p;
     name_peer(key, f, remote, local);
     HASH_FIND_STR(f->peers, key, p);
+    return p;
+}
+
+struct peer *peer_get(struct front *f, struct str remote, struct str local)
+{
+    struct peer *p = peer_find(f, remote, local);
     if (p == NULL)
-        return new_peer(f, key, remote, local);
+        return new_peer(f, remote, local);
     if (remote_state_of(p->remote) == REMOTE_IDLE) /* it is this one that wakes it */
         str_copy(p->local, sizeof p->local, local);
     return p;
@@ -108,13 +114,24 @@ static void step(void *machine, const struct gw_event *ev, struct gw_actions *ou
     s2s_out_step(m, ev, out);
 }
 
+/* What comes in on a bidirectional stream, also when nobody sends on it any more. */
+static bool came_in(struct out_session *o, const struct gw_event *ev, const struct gw_action *a)
+{
+    if (a->kind == ACT_DELIVER)
+        switch_inward(o->w, ev->u.stanza, a->u.pair.local, a->u.pair.remote);
+    else if (a->kind == ACT_BOUNCE || a->kind == ACT_DROP)
+        switch_malformed_inward(o->w, ev->u.stanza, a);
+    else
+        return false;
+    return true;
+}
+
 static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
 {
-    (void)ev;
     struct out_session *o = (struct out_session *)s;
     struct peer *p = o->peer;
     uint64_t now = loop_now(s->loop);
-    if (p == NULL)
+    if (came_in(o, ev, a) || p == NULL)
         return;
     switch (a->kind) {
     case ACT_READY:
@@ -122,6 +139,8 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
         remote_stream_ready(p->remote);
         break;
     case ACT_PAIR:
+        if (a->u.pair.result == PAIR_VALID && o->m.bidi)
+            carry_pause_new(o->w, s, &o->full_links, a->u.pair.local, a->u.pair.remote);
         remote_pair_result(p->remote, a->u.pair.local, a->u.pair.result, a->u.pair.text, now);
         break;
     case ACT_ANSWERED:
@@ -134,33 +153,13 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
     peer_kick(p);
 }
 
-/* What the stream did not send goes back to the queues, in order; one that was cut in the middle
- * cannot be sent again. */
-static void take_back(struct out_session *o)
+/* Its peer has nothing to do with it any more. */
+static void leave(struct out_session *o)
 {
-    struct books *books = front_books(o->front);
-    struct list back = {NULL, NULL, 0};
-    struct outq_item *it;
-    struct span stanza;
-    bool partial = false;
-    while (conn_unsent(o->s.conn, &stanza, &partial)) {
-        books->writing--;
-        it = partial ? NULL : mem_zalloc(sizeof *it);
-        if (it == NULL) {
-            front_failed(o->front, stanza, "remote-server-timeout",
-                         STR("the stream was cut while this was being sent"));
-            span_release(&stanza);
-            continue;
-        }
-        it->stanza = stanza;
-        list_prepend(&back, &it->node);
-    }
-    struct list_node *n;
-    while ((n = list_pop(&back)) != NULL) {
-        it = CONTAINER_OF(n, struct outq_item, node);
-        switch_requeue(o->front, it->stanza);
-        outq_item_free(it);
-    }
+    if (o->stanzas > 0)
+        peer_settle_first(o->peer);
+    o->peer->out = NULL;
+    o->peer = NULL;
 }
 
 /* The sentence that a bounce will carry: which step failed, against whom. */
@@ -182,6 +181,25 @@ static void raise_alarm(const struct out_session *o, enum end_reason reason, str
         front_alarm(o->front, "link.tls", text.n ? text : str_c(end_reason_name(reason)));
 }
 
+/* Of a peer that cannot keep the rules of bidi; it is better off without. */
+static bool note_bidi(struct out_session *o)
+{
+    struct peer *p = o->m.bidi_broken == NULL ? NULL
+                     : o->peer != NULL        ? o->peer
+                                       : peer_get(o->front, str_c(o->m.remote), str_c(o->m.local));
+    if (p != NULL)
+        peer_quarantine(p, o->m.bidi_broken);
+    return p != NULL && authz_first(&o->m.authz, AUTHZ_VALID) == NULL;
+}
+
+/* The peer had refused EXTERNAL and would not go on: dialback may do on the next stream. */
+static bool hung_up(const struct s2s_out *m, enum end_reason reason)
+{
+    return (reason == END_PEER_CLOSED || reason == END_LOST ||
+            reason == END_STREAM_ERROR_RECEIVED) &&
+           m->external_refused && m->can_dialback && authz_first(&m->authz, AUTHZ_VALID) == NULL;
+}
+
 static void ended(struct session *s, enum end_reason reason, struct str text)
 {
     struct out_session *o = (struct out_session *)s;
@@ -192,20 +210,20 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
            KV_I("bytes_out", conn_bytes_out(s->conn)),
            KV_S("tls", tls ? str_c(tls->protocol) : STR("none")),
            KV_S("msg", text.n ? text : STR_NONE));
-    take_back(o);
+    carry_take_back(o->front, s);
+    bool without = note_bidi(o);
     if (o->peer == NULL)
         return;
     struct peer *p = o->peer;
+    leave(o);
     char why[360];
     describe_end(o, reason, text, why, sizeof why);
-    o->peer = NULL;
-    p->out = NULL;
-    bool hung_up = o->m.external_refused && o->m.can_dialback && o->last_state == S2S_OUT_AUTH;
-    if (hung_up) /* it said no by closing the stream: dialback on the next one */
+    bool hung = hung_up(&o->m, reason), again = o->m.reset || hung || without;
+    if (hung && !o->m.reset)
         p->without_external = loop_now(s->loop) + WITHOUT_EXTERNAL_MS;
     if (reason == END_UNTRUSTED) /* it may come back with another certificate */
         conn_forget_session(s->conn);
-    if (o->m.reset || hung_up)
+    if (again)
         remote_stream_reset(p->remote, str_c(why), loop_now(s->loop));
     else
         remote_stream_ended(p->remote, str_c(why), loop_now(s->loop));
@@ -223,9 +241,7 @@ static void sent(struct session *s, size_t stanzas, size_t bytes)
 {
     (void)bytes;
     struct out_session *o = (struct out_session *)s;
-    struct books *books = front_books(o->front);
-    books->writing -= stanzas;
-    books->delivered += stanzas;
+    carry_sent(o->front, stanzas);
     if (o->peer != NULL)
         remote_sent(o->peer->remote);
 }
@@ -276,6 +292,7 @@ static void set_identity(struct out_session *o, const struct peer *p)
     o->m.has_certificate = d != NULL && (d->certificate != NULL || d->client_certificate != NULL);
     o->m.wants_external =
         remote_queued(p->remote) > 0 && p->without_external <= loop_now(&o->w->loop);
+    o->m.wants_bidi = remote_queued(p->remote) > 0 && p->no_bidi <= loop_now(&o->w->loop);
     o->m.direct_tls = o->s.tls.direct = p->targets[p->target].direct_tls;
 }
 
@@ -310,7 +327,7 @@ static struct out_session *new_session(struct peer *p, const struct endpoint *to
     o->s.log.sink = w->log;
     o->s.linger_ms = LINGER_MS;
     o->s.limits = p->front->link != NULL ? &w->limits_link : &w->limits_proven;
-    o->s.tls.ctx = tls_ctx_ref(p->front->tls);
+    o->s.tls.ctx = tls_ctx_ref(certs_tls(p->front->certs));
     set_tls(o);
     set_identity(o, p);
     o->s.tls.peer_name = o->m.remote;
@@ -325,8 +342,7 @@ static void detach(struct peer *p, const char *why)
     struct out_session *o = p->out;
     if (o == NULL)
         return;
-    o->peer = NULL;
-    p->out = NULL;
+    leave(o);
     session_drain(&o->s, why);
 }
 
@@ -531,20 +547,21 @@ static void want(struct peer *p, const struct remote_act *a)
     session_event(&p->out->s, &ev);
 }
 
-static void hand_over(struct out_session *o, struct span stanza)
+static void hand_over(struct peer *p, uint64_t carrier, struct span stanza)
 {
+    struct out_session *o = p->out;
+    if (carrier != 0) {
+        carrier_send(p, carrier, stanza);
+        return;
+    }
     if (!s2s_out_fits(&o->m, stanza.s.n)) {
         front_failed(o->front, stanza, "policy-violation",
                      STR("the peer's server takes no stanza of this size"));
         span_release(&stanza);
         return;
     }
-    if (!conn_send_stanza(o->s.conn, stanza)) {
-        front_failed(o->front, stanza, "resource-constraint", STR("out of memory"));
-        span_release(&stanza);
+    if (!carry_stanza(o->front, &o->s, stanza))
         return;
-    }
-    front_books(o->front)->writing++;
     o->stanzas++;
     s2s_out_touch(&o->m, loop_now(o->s.loop));
 }
@@ -558,9 +575,14 @@ static bool writable(const struct peer *p)
 /* Past the queue. */
 static bool send_now(struct peer *p, struct str local, struct span stanza)
 {
-    if (!writable(p) || !remote_may_send(p->remote, local) || !s2s_out_valid(&p->out->m, local))
+    carrier_adopt(p, local);
+    if (!remote_may_send(p->remote, local))
         return false;
-    hand_over(p->out, stanza);
+    uint64_t carrier = remote_carrier(p->remote, local);
+    if (carrier != 0 ? !carrier_takes(p, carrier, local)
+                     : !writable(p) || !s2s_out_valid(&p->out->m, local))
+        return false;
+    hand_over(p, carrier, stanza);
     return true;
 }
 
@@ -620,7 +642,7 @@ static void carry_out(struct peer *p, struct remote_act *a)
         want(p, a);
         break;
     case REMOTE_DO_SEND:
-        hand_over(p->out, a->stanza);
+        hand_over(p, a->carrier, a->stanza);
         break;
     case REMOTE_DO_BOUNCE:
         front_put_back(p->front, a->stanza, a->condition, a->text);
@@ -635,10 +657,19 @@ static void carry_out(struct peer *p, struct remote_act *a)
     }
 }
 
+/* What it has to remember of the peer beyond its stanzas and questions. */
+static uint64_t kept_until(const struct peer *p)
+{
+    return p->settled > p->no_bidi ? p->settled : p->no_bidi;
+}
+
 static void arm(struct peer *p)
 {
-    uint64_t due, now = loop_now(&p->w->loop);
-    if (remote_due(p->remote, &due))
+    uint64_t due = UINT64_MAX, now = loop_now(&p->w->loop), kept = kept_until(p);
+    remote_due(p->remote, &due);
+    if (kept > now && kept < due)
+        due = kept;
+    if (due != UINT64_MAX)
         loop_timer_set(&p->w->loop, &p->timer, due > now ? due - now : 1);
     else
         loop_timer_clear(&p->w->loop, &p->timer);
@@ -651,8 +682,7 @@ static void leave_closing(struct peer *p)
     struct out_session *o = p->out;
     if (o == NULL || o->m.state != S2S_OUT_CLOSING || p->front->draining)
         return;
-    o->peer = NULL;
-    p->out = NULL;
+    leave(o);
     remote_stream_ended(p->remote, STR("the stream was closed for want of use"),
                         loop_now(&p->w->loop));
 }
@@ -661,10 +691,12 @@ static void on_kick(struct loop_task *t)
 {
     struct peer *p = CONTAINER_OF(t, struct peer, kick);
     struct remote_act a;
+    struct remote_room room = {.carrier = carrier_takes, .arg = p};
+    uint64_t now = loop_now(&p->w->loop);
     leave_closing(p);
-    while (remote_next(p->remote, loop_now(&p->w->loop), writable(p), &a))
+    while (room.stream = writable(p), remote_next(p->remote, now, &room, &a))
         carry_out(p, &a);
-    if (p->out == NULL && remote_disposable(p->remote, loop_now(&p->w->loop)))
+    if (p->out == NULL && kept_until(p) <= now && remote_disposable(p->remote, now))
         free_peer(p);
     else
         arm(p);
@@ -699,6 +731,7 @@ void peer_policy_changed(struct front *f)
     LIST_FOREACH (&f->out, n, following) {
         struct out_session *o = CONTAINER_OF(n, struct out_session, node);
         set_tls(o);
+        conn_judge(o->s.conn, o->s.tls.ca_file);
         struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&f->w->loop)};
         session_event(&o->s, &ev);
     }
@@ -767,4 +800,21 @@ void peer_free_all(struct front *f)
     struct peer *p, *next;
     HASH_ITER(hh, f->peers, p, next)
     free_peer(p);
+}
+
+void peer_pause(struct front *f, size_t link)
+{
+    LIST_FOREACH (&f->out, n, next) {
+        struct out_session *o = CONTAINER_OF(n, struct out_session, node);
+        if (!o->s.over && o->m.bidi && carry_feeds(o->w, &o->m.authz, link))
+            carry_pause(&o->s, &o->full_links, link);
+    }
+}
+
+void peer_resume(struct front *f, size_t link)
+{
+    LIST_FOREACH (&f->out, n, next) {
+        struct out_session *o = CONTAINER_OF(n, struct out_session, node);
+        carry_resume(&o->s, &o->full_links, link);
+    }
 }

@@ -295,6 +295,20 @@ void switch_bounce_inward(struct worker *w, const struct stanza *st, struct str 
         w->n.outward.dropped++; /* an error is never answered by an error */
 }
 
+void switch_malformed_inward(struct worker *w, const struct stanza *st, const struct gw_action *a)
+{
+    struct domain local, remote;
+    struct jid j;
+    w->n.inward.received++;
+    if (a->kind != ACT_BOUNCE || jid_prepare(st->to, &j, &local) == JID_BAD_DOMAIN ||
+        jid_prepare(st->from, &j, &remote) == JID_BAD_DOMAIN) {
+        w->n.inward.dropped++;
+        return;
+    }
+    switch_bounce_inward(w, st, str_c(local.ascii), str_c(remote.ascii), a->u.bounce.type,
+                         a->u.bounce.condition, a->u.bounce.text);
+}
+
 void switch_inward(struct worker *w, const struct stanza *st, struct str local, struct str remote)
 {
     w->n.inward.received++;

@@ -8,6 +8,8 @@
 #include "gateway/policy/policy.h"
 
 enum { EXIT_CANNOT_LISTEN = 69, EXIT_CONFIG = 78, SESSIONS_KEPT = 1000 };
+/* Until the next look at certificates: when nobody watches files, and when one was just written. */
+enum { LOOK_MS = 60 * 60 * 1000, SOON_MS = 3000 };
 
 uint32_t worker_sid(struct worker *w)
 {
@@ -55,21 +57,24 @@ static void set_limits(struct worker *w)
     w->limits_link.element = 4 * c->limits.stanza_size; /* the inside is not a stranger */
 }
 
-static void adopt(struct worker *w, struct gateway_config *cfg, struct tls_ctx *tls)
+static void adopt(struct worker *w, struct gateway_config *cfg, struct certs *certs)
 {
     bool first = w->cfg == NULL;
+    const struct certs_env env = worker_certs_env(w);
     w->cfg = gateway_config_ref(cfg);
     set_secrets(w);
     set_limits(w);
     if (first)
-        front_init(&w->world, w, NULL, tls);
+        front_init(&w->world, w, NULL, certs);
     else
-        front_adopt(&w->world, NULL, tls);
+        front_adopt(&w->world, NULL, certs);
+    if (first)
+        certs_begin(certs, NULL, &env);
     /* The links go last: what the others have to say about the old snapshot passes through them. */
 }
 
-static struct tls_ctx *tls_of(const struct gateway_config *c, struct tls_identity *ids,
-                              const char **ca_files, struct buf *why)
+static struct certs *certs_of(struct worker *w, const struct gateway_config *c,
+                              struct tls_identity *ids, const char **ca_files, struct buf *why)
 {
     size_t nca_files = 0;
     for (size_t i = 0; i < c->ndomains; i++)
@@ -89,17 +94,19 @@ static struct tls_ctx *tls_of(const struct gateway_config *c, struct tls_identit
                              .crl_file = c->tls.crl_file,
                              .sessions = SESSIONS_KEPT,
                              .minimum = c->tls.minimum};
-    return tls_ctx_new(&s, why);
+    const struct certs_before old = {w->world.certs, worker_certs_env(w).now};
+    return certs_new(&s, NULL, &old, why);
 }
 
-static struct tls_ctx *make_tls(const struct gateway_config *c, struct buf *why)
+static struct certs *make_certs(struct worker *w, const struct gateway_config *c, struct buf *why)
 {
     struct tls_identity *ids = mem_zalloc(c->ndomains * sizeof *ids);
     const char **ca_files = mem_zalloc((c->npeers + 1) * sizeof *ca_files);
-    struct tls_ctx *t = ids != NULL && ca_files != NULL ? tls_of(c, ids, ca_files, why) : NULL;
+    struct certs *certs =
+        ids != NULL && ca_files != NULL ? certs_of(w, c, ids, ca_files, why) : NULL;
     mem_free(ids);
     mem_free(ca_files);
-    return t;
+    return certs;
 }
 
 static struct resolver *make_resolver(struct worker *w, const struct gateway_config *c,
@@ -119,10 +126,6 @@ static void tell_about_files(struct worker *w, const struct gateway_config *c)
         log_ev(&w->ctx, LOG_NOTICE, "dialback.secret.random",
                KV_C("msg", "no dialback.secret_file: a random secret for this run; several gateways"
                            " for one domain need a common one"));
-    for (size_t i = 0; i < c->ndomains; i++)
-        if (c->domains[i].certificate == NULL)
-            log_ev(&w->ctx, LOG_NOTICE, "tls.certificate.made", KV_C("domain", c->domains[i].name),
-                   KV_C("msg", "no certificate configured: a self-signed one was made"));
 }
 
 static void tell_warnings(struct worker *w, struct buf *why)
@@ -131,6 +134,37 @@ static void tell_warnings(struct worker *w, struct buf *why)
         log_ev(&w->ctx, LOG_WARN, "tls.warning", KV_S("msg", str_trim(buf_view(why))));
     buf_clear(why);
 }
+
+/* ---- certificates that are renewed ----------------------------------------------------------- */
+
+struct certs_env worker_certs_env(struct worker *w)
+{
+    int64_t now = 0;
+    (void)env_wall(w->loop.env, &now);
+    return (struct certs_env){&w->alarms, &w->ctx, loop_now(&w->loop), now / 1000};
+}
+
+static void look_again(struct worker *w, bool soon);
+
+static void on_certs_timer(struct timer *t)
+{
+    struct worker *w = CONTAINER_OF(t, struct worker, certs_timer);
+    const struct certs_env env = worker_certs_env(w);
+    const bool files = w->cfg->tls.watch > 0;
+    certs_look(w->world.certs, files, &env);
+    const bool soon = link_look(w, files);
+    look_again(w, soon || certs_unsettled(w->world.certs));
+}
+
+/* Files that nobody watches: their ends come all the same. */
+static void look_again(struct worker *w, bool soon)
+{
+    uint64_t ms = w->cfg->tls.watch > 0 ? w->cfg->tls.watch : LOOK_MS;
+    w->certs_timer.fire = on_certs_timer;
+    loop_timer_set(&w->loop, &w->certs_timer, soon && ms > SOON_MS ? SOON_MS : ms);
+}
+
+/* ---- start ----------------------------------------------------------------------------------- */
 
 static bool open_world(struct worker *w, const struct gateway_config *cfg, struct buf *why)
 {
@@ -164,18 +198,19 @@ bool worker_start(struct worker *w, struct log *log, struct gateway_config *cfg,
     }
     *exit_code = EXIT_CONFIG;
     struct link_plan links;
-    struct tls_ctx *tls = make_tls(cfg, why);
-    bool planned = link_plan_make(&links, cfg, why); /* all problems at once */
-    w->resolver = tls != NULL && planned ? make_resolver(w, cfg, why) : NULL;
+    struct certs *certs = make_certs(w, cfg, why);
+    bool planned = link_plan_make(&links, w, cfg, why); /* all problems at once */
+    w->resolver = certs != NULL && planned ? make_resolver(w, cfg, why) : NULL;
     if (w->resolver == NULL) {
         if (planned)
             link_plan_free(&links);
-        tls_ctx_unref(tls);
+        certs_free(certs);
         return false;
     }
     tell_warnings(w, why);
     tell_about_files(w, cfg);
-    adopt(w, cfg, tls);
+    adopt(w, cfg, certs);
+    look_again(w, false);
     *exit_code = EXIT_CANNOT_LISTEN;
     if (open_world(w, cfg, why))
         return link_apply(w, &links, always, NULL, why);
@@ -226,7 +261,7 @@ static bool is_changed(void *arg, const char *name)
 
 /* What a new snapshot needs, made before anything is changed. */
 struct parts {
-    struct tls_ctx *tls;
+    struct certs *certs;
     struct resolver *resolver;
     struct link_plan links;
 };
@@ -234,16 +269,16 @@ struct parts {
 static bool make_parts(struct worker *w, struct gateway_config *cfg, struct parts *p,
                        struct buf *why)
 {
-    *p = (struct parts){.tls = make_tls(cfg, why)};
-    bool planned = link_plan_make(&p->links, cfg, why);
-    p->resolver = p->tls != NULL && planned ? make_resolver(w, cfg, why) : NULL;
+    *p = (struct parts){.certs = make_certs(w, cfg, why)};
+    bool planned = link_plan_make(&p->links, w, cfg, why);
+    p->resolver = p->certs != NULL && planned ? make_resolver(w, cfg, why) : NULL;
     if (p->resolver != NULL && open_world(w, cfg, why))
         return true;
     if (p->resolver != NULL)
         resolver_close(p->resolver);
     if (planned)
         link_plan_free(&p->links);
-    tls_ctx_unref(p->tls);
+    certs_free(p->certs);
     return false;
 }
 
@@ -270,7 +305,8 @@ bool worker_reload(struct worker *w, struct gateway_config *cfg, struct buf *why
     struct gateway_config *old = w->cfg;
     tell_about_files(w, cfg);
     change_resolver(w, parts.resolver, r.dns);
-    adopt(w, cfg, parts.tls);
+    adopt(w, cfg, parts.certs);
+    look_again(w, false);
     if (!link_apply(w, &parts.links, is_changed, &r, why))
         log_ev(&w->ctx, LOG_ERROR, "link.listen.failed", KV_S("msg", str_trim(buf_view(why))));
     buf_clear(why);
@@ -344,6 +380,7 @@ void worker_close(struct worker *w)
     link_close(w);
     loop_unpost(&w->loop, &w->hold.sweep);
     loop_timer_clear(&w->loop, &w->drain_timer);
+    loop_timer_clear(&w->loop, &w->certs_timer);
     if (w->resolver != NULL)
         resolver_close(w->resolver);
     w->resolver = NULL;
@@ -383,7 +420,8 @@ static void dump_peers(const struct worker *w)
     {
         log_ev(&w->ctx, LOG_NOTICE, "state.peer", KV_C("peer", p->domain),
                KV_C("state", remote_state_name(remote_state_of(p->remote))),
-               KV_I("queued", remote_queued(p->remote)), KV_I("sid", p->out ? p->out->sid : 0));
+               KV_I("queued", remote_queued(p->remote)), KV_I("sid", p->out ? p->out->sid : 0),
+               KV_C("no_bidi", p->no_bidi > loop_now(&w->loop) ? p->bidi_why : NULL));
     }
 }
 
@@ -399,6 +437,7 @@ void worker_dump(struct worker *w)
            KV_I("in_proven", f->in_proven.count), KV_I("out", f->out.count),
            KV_I("peers", HASH_COUNT(f->peers)),
            KV_I("log_lines_dropped", log_lines_dropped(w->log)));
+    certs_dump(f->certs, &w->ctx);
     link_dump(w);
     dump_peers(w);
 }

@@ -314,7 +314,7 @@ static bool take_first_byte(struct conn *c, struct str byte)
 {
     struct tls_ctx *ctx = c->detect_ctx;
     c->detect_ctx = NULL;
-    if (byte.p[0] != TLS_HANDSHAKE_RECORD)
+    if (byte.p[0] != TLS_HANDSHAKE_RECORD && !c->tls_only)
         return framer_feed(c->framer, byte);
     c->tls = tls_engine_new(ctx, true, c->detect_domain, NULL);
     return c->tls != NULL && tls_engine_put_wire(c->tls, byte);
@@ -418,6 +418,7 @@ struct conn *conn_new(struct loop *l, uv_tcp_t *tcp, const struct conn_options *
     c->dead_ms = opt->dead_ms;
     c->detect_ctx = opt->detect_tls ? opt->tls_ctx : NULL;
     c->detect_domain = opt->tls_domain;
+    c->tls_only = opt->tls_only;
     c->stall.fire = on_stall;
     c->relax.fire = on_relax;
     c->linger.fire = on_linger;

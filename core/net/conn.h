@@ -50,8 +50,9 @@ struct conn_options {
     /* Accepting side, for a listener of both kinds: a first byte of 0x16 begins direct TLS, with us
      * as the server; TLS_UP or TLS_FAILED then comes before anything else. Any other byte: in
      * clear. Nothing must be sent before the first event, as it would go out in clear. `tls_ctx`
-     * (the holder's reference) and `tls_domain` (as in tls_engine_new) live as long as the conn. */
-    bool detect_tls;
+     * (the holder's reference) and `tls_domain` (as in tls_engine_new) live as long as the conn.
+     * tls_only: any other byte is TLS_FAILED, for a listener of direct TLS alone. */
+    bool detect_tls, tls_only;
     struct tls_ctx *tls_ctx;
     const char *tls_domain;
 };

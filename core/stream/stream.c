@@ -79,6 +79,7 @@ bool stream_read_features(const struct nonza *z, struct stream_features *out)
          i++)
         if (str_is(z->node[i].name, "mechanism") && str_is(str_trim(z->node[i].text), "EXTERNAL"))
             out->external = true;
+    out->bidi = nonza_child(z, 0, NS_FEATURE_BIDI, "bidi") >= 0;
     out->max_bytes = limit_of(z, "max-bytes", UINT32_MAX);
     out->idle_ms = 1000 * limit_of(z, "idle-seconds", UINT32_MAX);
     return true;

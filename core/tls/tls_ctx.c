@@ -13,25 +13,27 @@
 
 #include "core/base/mem.h"
 #include "core/tls/tls_ctx_priv.h"
-#include "core/tls/tls_facts_priv.h"
+#include "core/tls/tls_own.h"
 #include "core/tls/tls_sessions_priv.h"
 
 enum { NAME_MAX_BYTES = 255, SECURITY_LEVEL = 2 };
 
-/* What an identity is in one role. */
+/* What an identity is in one role; shared by contexts that differ in other identities. */
 struct role {
+    size_t refs;
     SSL_CTX *ssl;
-    struct tls_peer shows;
-    struct tls_facts *facts; /* of `shows` */
+    struct tls_own *own;
 };
 
 struct identity {
     char *domain;
-    struct role server, client;
+    struct role *server, *client;
 };
 
 struct tls_ctx {
     size_t refs;
+    int minimum;
+    size_t sessions_max;
     BIO_METHOD *bio;
     struct tls_stores *stores;
     struct tls_sessions *sessions; /* NULL: none are kept */
@@ -62,19 +64,20 @@ static const struct identity *find(const struct tls_ctx *c, const char *name)
         if (strcasecmp(c->v[i].domain, name) == 0)
             return &c->v[i];
     for (size_t i = 0; i < c->n; i++)
-        if (covers(c->v[i].server.ssl, name))
+        if (covers(c->v[i].server->ssl, name))
             return &c->v[i];
     return NULL;
 }
 
 static int on_sni(SSL *ssl, int *alert, void *arg)
 {
-    (void)alert;
-    const struct identity *id = find(arg, SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name));
+    (void)alert, (void)arg;
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    const struct identity *id = find(tls_engine_ctx(ssl), name);
     if (id == NULL)
         return SSL_TLSEXT_ERR_NOACK; /* the stream's domain, or the default, stays */
-    return SSL_set_SSL_CTX(ssl, id->server.ssl) != NULL ? SSL_TLSEXT_ERR_OK
-                                                        : SSL_TLSEXT_ERR_ALERT_FATAL;
+    return SSL_set_SSL_CTX(ssl, id->server->ssl) != NULL ? SSL_TLSEXT_ERR_OK
+                                                         : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
 /* Who offers protocols and not ours means somebody else (RFC 7301 3.2, XEP-0368 4). */
@@ -91,7 +94,7 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *n, const 
     return SSL_TLSEXT_ERR_OK;
 }
 
-static bool apply_settings(SSL_CTX *s, const struct tls_settings *set, struct tls_stores *stores)
+static bool apply_settings(SSL_CTX *s, const struct tls_ctx *c)
 {
     SSL_CTX_set_options(s, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET |
                                SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
@@ -99,18 +102,17 @@ static bool apply_settings(SSL_CTX *s, const struct tls_settings *set, struct tl
     SSL_CTX_set_session_cache_mode(s, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_verify(s, SSL_VERIFY_PEER, NULL);
     SSL_CTX_set_cert_verify_callback(s, on_chain, NULL);
-    SSL_CTX_set1_cert_store(s, tls_stores_common(stores)); /* completes our own chain */
+    SSL_CTX_set1_cert_store(s, tls_stores_common(c->stores)); /* completes our own chain */
     if (SSL_CTX_get_security_level(s) < SECURITY_LEVEL)
         SSL_CTX_set_security_level(s, SECURITY_LEVEL);
     return SSL_CTX_set_num_tickets(s, 0) == 1 &&
-           SSL_CTX_set_min_proto_version(s, set->minimum) == 1 &&
+           SSL_CTX_set_min_proto_version(s, c->minimum) == 1 &&
            SSL_CTX_set_cipher_list(s, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1;
 }
 
-static void serve(SSL_CTX *s, struct tls_ctx *c)
+static void serve(SSL_CTX *s)
 {
     SSL_CTX_set_tlsext_servername_callback(s, on_sni);
-    SSL_CTX_set_tlsext_servername_arg(s, c);
     SSL_CTX_set_alpn_select_cb(s, on_alpn, NULL);
 }
 
@@ -121,25 +123,40 @@ static void keep_sessions(SSL_CTX *s)
     SSL_CTX_sess_set_new_cb(s, tls_engine_on_session);
 }
 
-static bool role_init(struct role *r, struct tls_ctx *c, bool server, const struct tls_material *m,
-                      const struct tls_settings *set)
+static void role_unref(struct role *r)
 {
+    if (r == NULL || --r->refs > 0)
+        return;
+    SSL_CTX_free(r->ssl);
+    tls_own_unref(r->own);
+    mem_free(r);
+}
+
+static bool role_init(struct role *r, const struct tls_ctx *c, bool server)
+{
+    const struct tls_material *m = tls_own_material(r->own);
     r->ssl = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
-    if (r->ssl == NULL || !apply_settings(r->ssl, set, c->stores) ||
+    if (r->ssl == NULL || !apply_settings(r->ssl, c) ||
         SSL_CTX_use_cert_and_key(r->ssl, m->leaf, m->key, m->chain, 1) != 1)
         return false;
     if (server)
-        serve(r->ssl, c);
+        serve(r->ssl);
     else if (c->sessions != NULL)
         keep_sessions(r->ssl);
-    r->facts = tls_facts_new(&r->shows, m->leaf);
-    return r->facts != NULL;
+    return true;
 }
 
-static void role_free(struct role *r)
+static struct role *role_new(const struct tls_ctx *c, bool server, struct tls_own *own)
 {
-    SSL_CTX_free(r->ssl);
-    mem_free(r->facts);
+    struct role *r = mem_zalloc(sizeof *r);
+    if (r == NULL)
+        return NULL;
+    r->refs = 1;
+    r->own = tls_own_ref(own);
+    if (role_init(r, c, server))
+        return r;
+    role_unref(r);
+    return NULL;
 }
 
 static void tell(struct buf *errors, const struct tls_identity *id, const char *file)
@@ -147,51 +164,72 @@ static void tell(struct buf *errors, const struct tls_identity *id, const char *
     buf_printf(errors, "%s: %s\n", file != NULL ? file : id->domain, tls_queued_reason());
 }
 
-/* As client it often is what it is as server: one file read, one warning. */
-static bool client_init(struct tls_ctx *c, struct identity *id, const struct tls_identity *want,
-                        const struct tls_material *same, const struct tls_settings *set,
-                        struct buf *errors)
+/* What there is already, or what the files hold. */
+static struct tls_own *own_of(const struct tls_identity *want, bool server, struct buf *errors)
 {
-    struct tls_material own = {NULL, NULL, NULL};
-    const bool other = want->client_certificate != NULL;
-    bool ok = !other || tls_material_load(&own, want, true, errors);
-    if (ok && !role_init(&id->client, c, false, other ? &own : same, set)) {
-        tell(errors, want, other ? want->client_certificate : want->certificate);
-        ok = false;
-    }
-    tls_material_free(&own);
-    return ok;
+    struct tls_own *own = server ? want->own : want->client_own;
+    return own != NULL ? tls_own_ref(own) : tls_own_load(want, server, errors);
 }
 
-static bool identity_init(struct tls_ctx *c, struct identity *id, const struct tls_identity *want,
-                          const struct tls_settings *set, struct buf *errors)
+static bool add_role(struct tls_ctx *c, struct role **r, const struct tls_identity *want,
+                     struct tls_own *own, bool server, struct buf *errors)
 {
-    struct tls_material m;
-    bool ok = tls_material_load(&m, want, false, errors);
+    const bool other = !server && want->client_certificate != NULL;
+    *r = own != NULL ? role_new(c, server, own) : NULL;
+    if (own != NULL && *r == NULL)
+        tell(errors, want, other ? want->client_certificate : want->certificate);
+    return *r != NULL;
+}
+
+/* As client it often is what it is as server: one file read, one warning. */
+static bool identity_init(struct tls_ctx *c, struct identity *id, const struct tls_identity *want,
+                          struct buf *errors)
+{
+    const bool same = want->client_certificate == NULL && want->client_own == NULL;
+    struct tls_own *own = own_of(want, true, errors);
+    struct tls_own *client = own == NULL ? NULL
+                             : same      ? tls_own_ref(own)
+                                         : own_of(want, false, errors);
+    id->domain = mem_strdup(want->domain);
+    bool ok = add_role(c, &id->server, want, own, true, errors) &&
+              add_role(c, &id->client, want, client, false, errors);
+    if (id->domain == NULL)
+        buf_puts(errors, "TLS: out of memory\n");
+    tls_own_unref(own);
+    tls_own_unref(client);
+    return ok && id->domain != NULL;
+}
+
+/* A context without identities yet. `stores` is taken over; NULL: what is wrong was told. */
+static struct tls_ctx *ctx_alloc(size_t n, int minimum, size_t sessions, struct tls_stores *stores,
+                                 struct buf *errors)
+{
+    struct tls_ctx *c = mem_zalloc(sizeof *c + n * sizeof c->v[0]);
+    bool ok = c != NULL;
     if (ok) {
-        id->domain = mem_strdup(want->domain);
-        ok = id->domain != NULL && role_init(&id->server, c, true, &m, set);
-        if (!ok)
-            tell(errors, want, want->certificate);
+        *c = (struct tls_ctx){.refs = 1, .minimum = minimum, .sessions_max = sessions};
+        c->stores = stores;
+        c->bio = tls_engine_bio_method();
+        c->sessions = sessions > 0 ? tls_sessions_new(sessions) : NULL;
+        ok = c->bio != NULL && (sessions == 0 || c->sessions != NULL);
+    } else {
+        tls_stores_unref(stores);
     }
-    ok = ok && client_init(c, id, want, &m, set, errors);
-    tls_material_free(&m);
-    return ok;
+    if (!ok)
+        buf_puts(errors, "TLS: out of memory\n");
+    if (ok)
+        return c;
+    tls_ctx_unref(c);
+    return NULL;
 }
 
 static bool ctx_init(struct tls_ctx *c, const struct tls_settings *s, struct buf *errors)
 {
-    c->bio = tls_engine_bio_method();
-    c->stores = tls_stores_new(s, errors);
-    c->sessions = s->sessions > 0 ? tls_sessions_new(s->sessions) : NULL;
-    bool memory = c->bio != NULL && (s->sessions == 0 || c->sessions != NULL);
-    if (!memory)
-        buf_puts(errors, "TLS: out of memory\n");
-    bool ok = memory && c->stores != NULL;
+    bool ok = c->stores != NULL;
     /* Go on after a bad identity: the operator sees all problems at once. */
-    for (size_t i = 0; c->stores != NULL && memory && i < s->nidentities; i++) {
+    for (size_t i = 0; c->stores != NULL && i < s->nidentities; i++) {
         c->n = i + 1;
-        ok = identity_init(c, &c->v[i], &s->identities[i], s, errors) && ok;
+        ok = identity_init(c, &c->v[i], &s->identities[i], errors) && ok;
     }
     return ok;
 }
@@ -203,13 +241,41 @@ struct tls_ctx *tls_ctx_new(const struct tls_settings *s, struct buf *errors)
         buf_puts(errors, "TLS needs at least one local domain\n");
         return NULL;
     }
-    struct tls_ctx *c = mem_zalloc(sizeof *c + s->nidentities * sizeof c->v[0]);
-    if (c == NULL) {
-        buf_puts(errors, "TLS: out of memory\n");
-        return NULL;
+    struct tls_ctx *c =
+        ctx_alloc(s->nidentities, s->minimum, s->sessions, tls_stores_new(s, errors), errors);
+    if (c != NULL && ctx_init(c, s, errors))
+        return c;
+    tls_ctx_unref(c);
+    return NULL;
+}
+
+/* Shared when it shows the same as before. */
+static struct role *role_again(const struct tls_ctx *c, struct role *old, bool server,
+                               struct tls_own *own)
+{
+    if (old->own != own)
+        return role_new(c, server, own);
+    old->refs++;
+    return old;
+}
+
+struct tls_ctx *tls_ctx_renew(const struct tls_ctx *old, const struct tls_identity *ids,
+                              struct buf *errors)
+{
+    struct tls_ctx *c =
+        ctx_alloc(old->n, old->minimum, old->sessions_max, tls_stores_ref(old->stores), errors);
+    bool ok = c != NULL;
+    for (size_t i = 0; ok && i < old->n; i++) {
+        struct tls_own *client = ids[i].client_own != NULL ? ids[i].client_own : ids[i].own;
+        c->n = i + 1;
+        c->v[i].domain = mem_strdup(old->v[i].domain);
+        c->v[i].server = role_again(c, old->v[i].server, true, ids[i].own);
+        c->v[i].client = role_again(c, old->v[i].client, false, client);
+        ok = c->v[i].domain != NULL && c->v[i].server != NULL && c->v[i].client != NULL;
+        if (!ok)
+            tell(errors, &ids[i], ids[i].certificate);
     }
-    c->refs = 1;
-    if (ctx_init(c, s, errors))
+    if (ok)
         return c;
     tls_ctx_unref(c);
     return NULL;
@@ -227,11 +293,11 @@ void tls_ctx_unref(struct tls_ctx *c)
         return;
     for (size_t i = 0; i < c->n; i++) {
         mem_free(c->v[i].domain);
-        role_free(&c->v[i].server);
-        role_free(&c->v[i].client);
+        role_unref(c->v[i].server);
+        role_unref(c->v[i].client);
     }
     tls_sessions_free(c->sessions);
-    tls_stores_free(c->stores);
+    tls_stores_unref(c->stores);
     BIO_meth_free(c->bio);
     mem_free(c);
 }
@@ -241,12 +307,12 @@ SSL_CTX *tls_ctx_pick(const struct tls_ctx *c, bool server, const char *domain)
     const struct identity *id = find(c, domain);
     if (id == NULL)
         id = &c->v[0];
-    return server ? id->server.ssl : id->client.ssl;
+    return server ? id->server->ssl : id->client->ssl;
 }
 
-const struct tls_peer *tls_ctx_shows(const struct tls_ctx *c, size_t i, bool server)
+struct tls_own *tls_ctx_own(const struct tls_ctx *c, size_t i, bool server)
 {
-    return server ? &c->v[i].server.shows : &c->v[i].client.shows;
+    return server ? c->v[i].server->own : c->v[i].client->own;
 }
 
 const BIO_METHOD *tls_ctx_bio(const struct tls_ctx *c)

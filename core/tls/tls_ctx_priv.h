@@ -23,10 +23,12 @@ struct tls_sessions *tls_ctx_sessions(const struct tls_ctx *c); /* NULL: none ar
 BIO_METHOD *tls_engine_bio_method(void);
 /* SSL_CTX_sess_set_new_cb for clients. */
 int tls_engine_on_session(SSL *ssl, SSL_SESSION *session);
+const struct tls_ctx *tls_engine_ctx(const SSL *ssl);
 
 /* Defined by tls_judge.c. The stores and revocation lists that settings name; NULL: `errors`. */
 struct tls_stores *tls_stores_new(const struct tls_settings *s, struct buf *errors);
-void tls_stores_free(struct tls_stores *t);
+struct tls_stores *tls_stores_ref(struct tls_stores *t);
+void tls_stores_unref(struct tls_stores *t);
 /* The store of one of settings.ca_files; ca_file NULL: that for everybody. NULL: not loaded. As
  * long as `t`. */
 const struct tls_store *tls_stores_find(const struct tls_stores *t, const char *ca_file);
@@ -37,8 +39,8 @@ X509_STORE *tls_stores_common(const struct tls_stores *t); /* that for everybody
 void tls_stores_judge(const struct tls_stores *t, const struct tls_store *by, X509 *leaf,
                       STACK_OF(X509) * chain, bool server, struct tls_peer *p);
 
-/* Defined by tls_material.c. What a certificate file and a key file hold, while contexts are being
- * made of it; to be freed after a failed load too. */
+/* Defined by tls_material.c. What a certificate file and a key file hold; to be freed after a
+ * failed load too. */
 struct tls_material {
     X509 *leaf;
     STACK_OF(X509) * chain;
@@ -48,7 +50,8 @@ struct tls_material {
 bool tls_material_load(struct tls_material *m, const struct tls_identity *id, bool client,
                        struct buf *errors);
 void tls_material_free(struct tls_material *m);
-FILE *tls_pem_open(const char *path, struct buf *errors); /* NULL: `errors` says why */
+const struct tls_material *tls_own_material(const struct tls_own *o); /* by tls_own.c */
+FILE *tls_pem_open(const char *path, struct buf *errors);             /* NULL: `errors` says why */
 /* The last error of libcrypto in words; empties its queue. */
 const char *tls_queued_reason(void);
 

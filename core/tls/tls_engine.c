@@ -374,6 +374,12 @@ int tls_engine_on_session(SSL *ssl, SSL_SESSION *session)
     return 0; /* no reference is kept */
 }
 
+const struct tls_ctx *tls_engine_ctx(const SSL *ssl)
+{
+    const struct tls_engine *e = SSL_get_app_data(ssl);
+    return e->ctx;
+}
+
 void tls_engine_forget(struct tls_engine *e)
 {
     if (e->pair != NULL)

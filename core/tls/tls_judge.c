@@ -25,6 +25,7 @@ struct tls_store {
 };
 
 struct tls_stores {
+    size_t refs;
     STACK_OF(X509_CRL) * crls; /* NULL: none given */
     size_t n;
     struct tls_store v[]; /* the first one is for everybody */
@@ -140,7 +141,7 @@ struct tls_stores *tls_stores_new(const struct tls_settings *s, struct buf *erro
         buf_puts(errors, "trust store: out of memory\n");
         return NULL;
     }
-    t->n = 1;
+    t->refs = t->n = 1;
     t->v[0].store = s->ca_file != NULL ? load_file(s->ca_file, errors)
                                        : load_system(s->no_system_store, errors);
     /* Go on after a bad file: the operator sees all problems at once. */
@@ -151,13 +152,19 @@ struct tls_stores *tls_stores_new(const struct tls_settings *s, struct buf *erro
     ERR_clear_error();
     if (ok)
         return t;
-    tls_stores_free(t);
+    tls_stores_unref(t);
     return NULL;
 }
 
-void tls_stores_free(struct tls_stores *t)
+struct tls_stores *tls_stores_ref(struct tls_stores *t)
 {
-    if (t == NULL)
+    t->refs++;
+    return t;
+}
+
+void tls_stores_unref(struct tls_stores *t)
+{
+    if (t == NULL || --t->refs > 0)
         return;
     for (size_t i = 0; i < t->n; i++) {
         mem_free(t->v[i].file);

@@ -85,35 +85,52 @@ bool tls_own_may_replace(const struct tls_peer *served, const struct tls_peer *f
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
-struct own {
-    struct tls_peer peer; /* first: it is what callers hold */
+struct tls_own {
+    size_t refs;
+    struct tls_material m;
+    struct tls_peer shows;
     struct tls_facts *facts;
 };
 
-static struct own *own_of(X509 *x)
+struct tls_own *tls_own_load(const struct tls_identity *id, bool server, struct buf *errors)
 {
-    struct own *o = mem_zalloc(sizeof *o);
-    if (o == NULL || (o->facts = tls_facts_new(&o->peer, x)) != NULL)
+    struct tls_own *o = mem_zalloc(sizeof *o);
+    if (o == NULL) {
+        buf_printf(errors, "%s: out of memory\n", id->domain);
+        return NULL;
+    }
+    o->refs = 1;
+    const bool ok = tls_material_load(&o->m, id, !server, errors);
+    o->facts = ok ? tls_facts_new(&o->shows, o->m.leaf) : NULL;
+    if (o->facts != NULL)
         return o;
-    mem_free(o);
+    if (ok)
+        buf_printf(errors, "%s: %s\n", id->domain, tls_queued_reason());
+    tls_own_unref(o);
     return NULL;
 }
 
-struct tls_peer *tls_own_load(const struct tls_identity *id, bool server, struct buf *errors)
+struct tls_own *tls_own_ref(struct tls_own *o)
 {
-    struct tls_material m;
-    bool ok = tls_material_load(&m, id, !server, errors);
-    struct own *o = ok ? own_of(m.leaf) : NULL;
-    if (ok && o == NULL)
-        buf_printf(errors, "%s: %s\n", id->domain, tls_queued_reason());
-    tls_material_free(&m);
-    return o != NULL ? &o->peer : NULL;
+    o->refs++;
+    return o;
 }
 
-void tls_own_free(struct tls_peer *p)
+void tls_own_unref(struct tls_own *o)
 {
-    struct own *o = (struct own *)(void *)p;
-    if (o != NULL)
-        mem_free(o->facts);
+    if (o == NULL || --o->refs > 0)
+        return;
+    tls_material_free(&o->m);
+    mem_free(o->facts);
     mem_free(o);
+}
+
+const struct tls_peer *tls_own_shows(const struct tls_own *o)
+{
+    return &o->shows;
+}
+
+const struct tls_material *tls_own_material(const struct tls_own *o)
+{
+    return &o->m;
 }

@@ -1,5 +1,5 @@
 /* Our own certificates: when they end, and whether a new one may take the place of another. Pure,
- * but for tls_own_load. */
+ * but for tls_own_load, which reads files. */
 #ifndef CORE_TLS_TLS_OWN_H
 #define CORE_TLS_TLS_OWN_H
 
@@ -30,10 +30,15 @@ const char *tls_expiry_name(enum tls_expiry e);
 bool tls_own_may_replace(const struct tls_peer *served, const struct tls_peer *fresh, int64_t now,
                          struct buf *why);
 
-/* What the files of an identity, which has some, hold now for it as server or as client. To be
- * freed with tls_own_free. NULL: `errors` as in tls_ctx_new, a key that does not match among the
- * rest. */
-struct tls_peer *tls_own_load(const struct tls_identity *id, bool server, struct buf *errors);
-void tls_own_free(struct tls_peer *p);
+/* A certificate of ours with its chain and key, as it was loaded or made: immutable, ref-counted.
+ * Files may change behind it. */
+struct tls_own;
+
+/* What the files of an identity hold now for it as server or as client; without files, one that is
+ * made. NULL: `errors` as in tls_ctx_new, a key that does not match among the rest. */
+struct tls_own *tls_own_load(const struct tls_identity *id, bool server, struct buf *errors);
+struct tls_own *tls_own_ref(struct tls_own *o);
+void tls_own_unref(struct tls_own *o); /* NULL: nothing */
+const struct tls_peer *tls_own_shows(const struct tls_own *o);
 
 #endif

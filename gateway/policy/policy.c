@@ -123,7 +123,7 @@ int policy_tls_version(const char *protocol)
 bool policy_bidi(const struct gateway_config *c, struct str remote)
 {
     const struct cfg_peer *p = gateway_config_peer(c, remote, has_bidi);
-    return p ? p->bidi == 1 : false;
+    return p ? p->bidi == 1 : c->bidi;
 }
 
 static const struct cfg_peer *routed(const struct gateway_config *c, struct str remote)

@@ -41,7 +41,7 @@ int policy_minimum_tls(const struct gateway_config *c, struct str remote);
 /* A `protocol` of a struct tls_peer, "TLSv1.3", in the same count; 0: none of those. */
 int policy_tls_version(const char *protocol);
 
-/* Bidirectional streams (XEP-0288) with that peer; off unless its entries allow it. */
+/* Bidirectional streams (XEP-0288) with that peer. */
 bool policy_bidi(const struct gateway_config *c, struct str remote);
 
 /* The static route for a remote domain, "host:port"; NULL: use SRV. */

@@ -1,9 +1,10 @@
 #include "gateway/proto/s2s_in_priv.h"
 
 #include "core/base/mem.h"
-#include "core/stream/bounce.h"
 #include "core/xml/ns.h"
 #include "core/xml/writer.h"
+#include "gateway/proto/arrival.h"
+#include "gateway/proto/bidi.h"
 #include "gateway/proto/judge.h"
 
 #define TO(s) (1u << S2S_IN_##s)
@@ -207,8 +208,15 @@ static void write_limits(const struct s2s_in *m, struct buf *b)
                c->limits.stanza_size, (unsigned long long)c->timeouts.idle / 1000);
 }
 
+/* A header names the peer before anything is proven; what may be sent back is another question. */
+static bool may_have_bidi(const struct s2s_in *m)
+{
+    return !m->no_bidi && m->local != NULL && bidi_allowed(m->side, m->encrypted, m->remote);
+}
+
 static void send_features(struct s2s_in *m, struct gw_actions *out)
 {
+    m->bidi_offered = may_have_bidi(m) && !m->bidi && !s2s_in_authorised(m);
     enum security_mode mode = mode_of(m, m->remote);
     size_t begin = gw_send_begin(out);
     buf_puts(&out->text, "<stream:features>");
@@ -221,6 +229,8 @@ static void send_features(struct s2s_in *m, struct gw_actions *out)
                              "</mechanisms>");
     if ((m->encrypted || mode != SECURITY_TLS_REQUIRED) && header_auth(m) & POLICY_AUTH_DIALBACK)
         buf_puts(&out->text, "<dialback xmlns='" NS_FEATURE_DB "'><errors/></dialback>");
+    if (m->bidi_offered)
+        buf_puts(&out->text, "<bidi xmlns='" NS_FEATURE_BIDI "'/>");
     write_limits(m, &out->text);
     buf_puts(&out->text, "</stream:features>");
     gw_send_end(out, begin);
@@ -398,13 +408,37 @@ static void on_sasl(struct s2s_in *m, const struct sasl_element *e, uint64_t now
     }
 }
 
+/* ---- bidi ------------------------------------------------------------------------------------ */
+
+/* It comes before authentication; later it changes nothing, and nothing is sent back. */
+static void on_bidi(struct s2s_in *m, struct gw_actions *out)
+{
+    if (!m->bidi_offered) {
+        s2s_in_refuse(m, out, "unsupported-stanza-type", "bidi is not offered on this stream");
+        return;
+    }
+    m->bidi = m->bidi || (may_have_bidi(m) && !s2s_in_authorised(m) && !s2s_in_request_open(m));
+    gw_log(out, m->bidi ? LOG_INFO : LOG_NOTICE, m->bidi ? "s2s.bidi" : "s2s.bidi.ignored",
+           KV_C("remote", m->remote),
+           KV_C("msg", m->bidi ? NULL : "it was asked for after authentication had begun"));
+}
+
+bool s2s_in_carries(const struct s2s_in *m, struct str local, struct str remote)
+{
+    const struct authz_pair *p = authz_find(&m->authz, local, remote);
+    return m->state == S2S_IN_SECURE && m->bidi && p != NULL && p->state == AUTHZ_VALID;
+}
+
 /* ---- elements -------------------------------------------------------------------------------- */
 
-static void on_stream_error(struct s2s_in *m, const struct nonza *z, struct gw_actions *out)
+static void on_stream_error(struct s2s_in *m, const struct nonza *z, uint64_t now,
+                            struct gw_actions *out)
 {
     struct str condition, text;
     stream_read_error(z, &condition, &text);
     gw_log(out, LOG_NOTICE, "s2s.error.received", KV_S("reason", condition), KV_S("msg", text));
+    if (m->sent_ms != 0 && now - m->sent_ms < BIDI_RIGHT_AFTER_MS && bidi_objected(condition))
+        m->bidi_broken = "it ended the stream right after a stanza had been sent back on it";
     if (m->state == S2S_IN_CLOSING) {
         s2s_in_rest(m, out, m->reason, false);
         return;
@@ -419,13 +453,15 @@ static void on_nonza(struct s2s_in *m, const struct gw_event *ev, struct gw_acti
     struct dialback_element e = dialback_read(z);
     struct sasl_element sasl = sasl_read(z);
     if (nonza_is(z, NS_STREAM, "error")) {
-        on_stream_error(m, z, out);
+        on_stream_error(m, z, ev->now_ms, out);
     } else if (m->state == S2S_IN_CLOSING) {
         return;
     } else if (nonza_is(z, NS_TLS, "starttls")) {
         on_starttls(m, ev->now_ms, out);
     } else if (sasl.kind != SASL_NOT) {
         on_sasl(m, &sasl, ev->now_ms, out);
+    } else if (nonza_is(z, NS_BIDI, "bidi")) {
+        on_bidi(m, out);
     } else if (e.kind == DIALBACK_NOT) {
         s2s_in_refuse(m, out, "unsupported-stanza-type",
                       "this element is not expected on this stream");
@@ -456,8 +492,7 @@ static const char *stanza_refusal(const struct s2s_in *m, const struct gw_action
         *text = "the stanza is for a domain that this server does not serve";
         return "host-unknown";
     }
-    const struct authz_pair *p = authz_find(&m->authz, local, remote);
-    if (p == NULL || p->state != AUTHZ_VALID) {
+    if (!arrival_proven(&m->authz, out)) {
         *text = "the stanza's domain pair has not been authorised on this stream";
         return "invalid-from";
     }
@@ -466,11 +501,8 @@ static const char *stanza_refusal(const struct s2s_in *m, const struct gw_action
 
 static void on_stanza(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
 {
-    const struct stanza *st = ev->u.stanza;
-    struct jid from, to;
-    enum jid_verdict vf = st->from.p ? jid_prepare(st->from, &from, &out->remote) : JID_BAD_DOMAIN;
-    enum jid_verdict vt = st->to.p ? jid_prepare(st->to, &to, &out->local) : JID_BAD_DOMAIN;
-    if (vf == JID_BAD_DOMAIN || vt == JID_BAD_DOMAIN) {
+    struct arrival a;
+    if (!arrival_read(&a, ev->u.stanza, out)) {
         s2s_in_refuse(m, out, "improper-addressing", "the stanza needs a valid from and to");
         return;
     }
@@ -480,20 +512,7 @@ static void on_stanza(struct s2s_in *m, const struct gw_event *ev, struct gw_act
         return;
     }
     m->active_ms = ev->now_ms;
-    bool malformed = vf == JID_BAD_PART || vt == JID_BAD_PART;
-    struct gw_action *act;
-    if (!malformed) {
-        act = gw_act(out, ACT_DELIVER);
-        act->u.pair.local = str_c(out->local.ascii);
-        act->u.pair.remote = str_c(out->remote.ascii);
-    } else if (vf == JID_OK && bounce_allowed(st)) {
-        act = gw_act(out, ACT_BOUNCE);
-        act->u.bounce.type = "modify";
-        act->u.bounce.condition = "jid-malformed";
-        act->u.bounce.text = "the local or resource part of the address is malformed";
-    } else {
-        gw_act(out, ACT_DROP); /* nobody to tell */
-    }
+    arrival_pass(&a, ev->u.stanza, out);
 }
 
 /* ---- time, configuration, end ---------------------------------------------------------------- */
@@ -569,6 +588,8 @@ static void on_policy(struct s2s_in *m, struct gw_actions *out)
         s2s_in_close(m, out, END_DRAINED, "reset", "the security mode has changed");
     else if (unproven && m->state != S2S_IN_CLOSING)
         s2s_in_close(m, out, END_DRAINED, "reset", "what proves this domain has changed");
+    else if (m->bidi && !may_have_bidi(m) && m->state != S2S_IN_CLOSING)
+        s2s_in_close(m, out, END_DRAINED, "reset", "bidi was switched off");
 }
 
 static void on_xml_error(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)

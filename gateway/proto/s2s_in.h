@@ -17,6 +17,9 @@
  * nothing ends the stream at the header. The facts of the handshake, judged anew whenever the
  * authorities for the domain become known or change, are read at each header and each reload.
  *
+ * Behind TLS and before it proves itself, the peer may ask for bidi (XEP-0288) when it is offered;
+ * then the driver writes stanzas of the pairs that are VALID back on this stream, past the machine.
+ *
  * Towards the inside (side.h) a peer may be trusted without dialback: by its address, or by its
  * certificate. Then db:result is answered `valid` at once. Where the certificate decides, one that
  * is refused ends the stream, and a peer without TLS gets nowhere.
@@ -76,6 +79,11 @@ struct s2s_in {
     bool judged;               /* the certificate, by `trust`, */
     enum trust_reason verdict; /* and what came of it */
     bool answered_verify;      /* the peer asked us something */
+    /* XEP-0288. Set by the driver before a header: no, whatever the settings say. */
+    bool no_bidi;
+    bool bidi_offered, bidi; /* in the present features; agreed on */
+    uint64_t sent_ms;        /* when a stanza went back on it; 0: never */
+    const char *bidi_broken; /* how the peer broke its rules, static; NULL: it did not */
     enum end_reason reason;
     uint64_t opened_ms, active_ms;
     uint32_t next_ticket;
@@ -85,5 +93,13 @@ void s2s_in_init(struct s2s_in *m, const struct side *side, const struct dialbac
                  const struct env *env);
 void s2s_in_free(struct s2s_in *m);
 void s2s_in_step(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out);
+
+/* May stanzas of this pair be written back on it now? */
+bool s2s_in_carries(const struct s2s_in *m, struct str local, struct str remote);
+/* The driver wrote one. */
+static inline void s2s_in_touch(struct s2s_in *m, uint64_t now)
+{
+    m->active_ms = m->sent_ms = now;
+}
 
 #endif

@@ -3,6 +3,8 @@
 #include "core/base/mem.h"
 #include "core/xml/ns.h"
 #include "core/xml/writer.h"
+#include "gateway/proto/arrival.h"
+#include "gateway/proto/bidi.h"
 #include "gateway/proto/judge.h"
 
 #define TO(s) (1u << S2S_OUT_##s)
@@ -250,6 +252,14 @@ void s2s_out_become_ready(struct s2s_out *m, uint64_t now, struct gw_actions *ou
     watch_deadline(m, now, out);
 }
 
+void s2s_out_prove(struct s2s_out *m, struct authz_pair *p, uint64_t now, struct gw_actions *out)
+{
+    p->state = AUTHZ_VALID;
+    p->since = now;
+    if (m->bidi) /* whole stanzas may come */
+        gw_act(out, ACT_LIMITS);
+}
+
 /* ---- dialback answers ------------------------------------------------------------------------ */
 
 static bool serves_nobody(const struct s2s_out *m)
@@ -292,8 +302,7 @@ static void on_result(struct s2s_out *m, const struct dialback_element *e, uint6
     }
     m->active_ms = now;
     if (e->type == DIALBACK_VALID) {
-        p->state = AUTHZ_VALID;
-        p->since = now;
+        s2s_out_prove(m, p, now, out);
         report_pair(out, PAIR_VALID, "dialback", STR_NONE);
     } else {
         authz_remove(&m->authz, p);
@@ -355,6 +364,8 @@ static void on_stream_error(struct s2s_out *m, const struct nonza *z, struct gw_
     struct str condition, text;
     stream_read_error(z, &condition, &text);
     m->reset = str_is(condition, "reset");
+    if (m->bidi && authz_first(&m->authz, AUTHZ_VALID) == NULL && bidi_misunderstood(condition))
+        m->bidi_broken = "it ended the stream after <bidi/>, which it had offered";
     gw_log(out, LOG_NOTICE, "s2s.error.received", KV_S("reason", condition), KV_S("msg", text));
     if (m->state == S2S_OUT_CLOSING) {
         s2s_out_rest(m, out, m->reason, false);
@@ -404,6 +415,37 @@ static void on_nonza(struct s2s_out *m, const struct gw_event *ev, struct gw_act
     case S2S_OUT_CLOSING:
     case S2S_OUT_RESTING:
         break;
+    }
+}
+
+/* ---- stanzas --------------------------------------------------------------------------------- */
+
+static void break_rules(struct s2s_out *m, struct gw_actions *out, const char *condition,
+                        const char *text)
+{
+    m->bidi_broken = text;
+    s2s_out_refuse(m, out, condition, text);
+}
+
+static void on_stanza(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
+{
+    struct arrival a;
+    bool closing = m->state == S2S_OUT_CLOSING;
+    if (!m->bidi && closing)
+        return;
+    if (!m->bidi)
+        s2s_out_refuse(m, out, "not-authorized",
+                       "stanzas come on a stream that their sender opened");
+    else if (!closing && m->state != S2S_OUT_READY)
+        break_rules(m, out, "not-authorized", "a stanza came before the stream was ready");
+    else if (!arrival_read(&a, ev->u.stanza, out))
+        break_rules(m, out, "improper-addressing", "the stanza needs a valid from and to");
+    else if (!arrival_proven(&m->authz, out))
+        break_rules(m, out, "invalid-from",
+                    "the stanza's domain pair has not been authorised on this stream");
+    else {
+        m->active_ms = ev->now_ms;
+        arrival_pass(&a, ev->u.stanza, out);
     }
 }
 
@@ -549,13 +591,16 @@ static void on_policy(struct s2s_out *m, struct gw_actions *out)
                   (!m->encrypted && m->state == S2S_OUT_READY && mode == SECURITY_TLS_REQUIRED) ||
                   (mode == SECURITY_NO_TLS && m->state == S2S_OUT_STARTTLS);
     bool unproven = !s2s_out_identity_ok(m);
-    m->reset = (broken || unproven) && !denied;
+    bool one_way = m->bidi && !bidi_allowed(m->side, m->encrypted, m->remote);
+    m->reset = (broken || unproven || one_way) && !denied;
     if (denied)
         s2s_out_refuse(m, out, "policy-violation", "the policy for this domain pair has changed");
     else if (broken)
         s2s_out_refuse(m, out, "reset", "the security mode has changed");
     else if (unproven)
         s2s_out_refuse(m, out, "reset", "what proves this domain has changed");
+    else if (one_way)
+        s2s_out_refuse(m, out, "reset", "bidi was switched off");
 }
 
 static void on_stream_close(struct s2s_out *m, struct gw_actions *out)
@@ -586,9 +631,7 @@ void s2s_out_step(struct s2s_out *m, const struct gw_event *ev, struct gw_action
         on_nonza(m, ev, out);
         break;
     case EV_STANZA:
-        if (m->state != S2S_OUT_CLOSING)
-            s2s_out_refuse(m, out, "not-authorized",
-                           "stanzas come on a stream that their sender opened");
+        on_stanza(m, ev, out);
         break;
     case EV_STREAM_CLOSE:
         on_stream_close(m, out);

@@ -6,8 +6,10 @@
  * may or must not come; after TLS everything starts again. READY means: db:result and db:verify may
  * be sent. The route layer asks for pairs (EV_WANT_PAIR) and verifications (EV_WANT_VERIFY) at any
  * time; they are kept until READY. Stanzas of a VALID pair are written by the driver, past this
- * machine. Nothing but answers may come in. A stream that only asked is closed after the last
- * answer.
+ * machine. Nothing but answers may come in, unless bidi was asked for (XEP-0288): then stanzas of
+ * the pairs that are VALID. That the peer is who it should be is as sure then as with dialback: we
+ * have found it by DNS, or its certificate has proven it. A stream that only asked is closed after
+ * the last answer.
  *
  * A target of _xmpps-server begins with the handshake (XEP-0368).
  *
@@ -72,6 +74,10 @@ struct s2s_out {
     /* Set by the driver before the first event: TLS from the first byte; we have a certificate to
      * show; stanzas of `local` wait, so that EXTERNAL is worth it (false after a refusal). */
     bool direct_tls, has_certificate, wants_external;
+    /* The same: stanzas wait, and the peer is not known to break the rules of XEP-0288. */
+    bool wants_bidi;
+    bool bidi;                  /* asked for: stanzas of valid pairs may come in */
+    const char *bidi_broken;    /* how the peer broke its rules, static; NULL: it did not */
     const struct tls_peer *tls; /* facts of the handshake; NULL: none. They live as long as this */
     bool proven;                /* by them, `remote` */
     char why[IDENTITY_WHY];     /* what they lack; "": nothing */

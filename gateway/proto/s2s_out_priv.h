@@ -19,6 +19,8 @@ void s2s_out_refuse(struct s2s_out *m, struct gw_actions *out, const char *condi
 enum security_mode s2s_out_mode(const struct s2s_out *m);
 /* Set-up is over. */
 void s2s_out_become_ready(struct s2s_out *m, uint64_t now, struct gw_actions *out);
+/* The entry becomes VALID. */
+void s2s_out_prove(struct s2s_out *m, struct authz_pair *p, uint64_t now, struct gw_actions *out);
 
 /* ---- s2s_out_setup.c ---- */
 

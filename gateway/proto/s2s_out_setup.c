@@ -1,8 +1,12 @@
 /* From the first header of an outgoing stream to READY: TLS, who the peer is, who we are. */
+#include "gateway/proto/s2s_out_priv.h"
+
+#include <stdio.h>
+
 #include "core/base/mem.h"
 #include "core/xml/ns.h"
+#include "gateway/proto/bidi.h"
 #include "gateway/proto/judge.h"
-#include "gateway/proto/s2s_out_priv.h"
 #include "gateway/proto/sasl.h"
 
 static void send_header(struct s2s_out *m, struct gw_actions *out)
@@ -103,9 +107,10 @@ static void settle(struct s2s_out *m, uint64_t now, struct gw_actions *out)
 {
     if (!m->authenticated && !m->can_dialback)
         s2s_out_give_up(m, out, END_NO_DIALBACK,
-                        m->external_offered ? "the peer supports no dialback, and our certificate "
-                                              "is not there or was refused"
-                                            : "the peer supports no dialback");
+                        m->external_refused   ? m->why
+                        : m->external_offered ? "the peer supports no dialback, and there is no "
+                                                "certificate of ours to show"
+                                              : "the peer supports no dialback");
     else if (!m->encrypted && !(auth_of(m) & POLICY_AUTH_DIALBACK))
         s2s_out_give_up(m, out, END_TLS_NOT_OFFERED,
                         "this peer has to prove itself by its certificate, and there is no TLS");
@@ -157,6 +162,17 @@ static void send_auth(struct s2s_out *m, struct gw_actions *out)
     gw_log(out, LOG_INFO, "sasl.sent", KV_C("mechanism", "EXTERNAL"), KV_C("authzid", m->local));
 }
 
+/* Before we prove ourselves, by whichever way. */
+static void ask_for_bidi(struct s2s_out *m, struct gw_actions *out)
+{
+    if (m->bidi || m->authenticated || !m->wants_bidi ||
+        !bidi_allowed(m->side, m->encrypted, m->remote))
+        return;
+    m->bidi = true;
+    gw_send(out, "<bidi xmlns='" NS_BIDI "'/>");
+    gw_log(out, LOG_INFO, "s2s.bidi", KV_C("remote", m->remote));
+}
+
 static void on_features(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
 {
     struct stream_features f;
@@ -171,6 +187,8 @@ static void on_features(struct s2s_out *m, const struct gw_event *ev, struct gw_
         m->peer_max_bytes = f.max_bytes;
     if (f.idle_ms > 0)
         m->peer_idle_ms = f.idle_ms;
+    if (f.bidi)
+        ask_for_bidi(m, out);
     if (!m->encrypted && f.starttls && mode != SECURITY_NO_TLS) {
         s2s_out_set_state(m, S2S_OUT_STARTTLS);
         gw_send(out, "<starttls xmlns='" NS_TLS "'/>");
@@ -210,11 +228,10 @@ static void on_success(struct s2s_out *m, uint64_t now, struct gw_actions *out)
         s2s_out_rest(m, out, END_NO_MEMORY, true);
         return;
     }
-    p->state = AUTHZ_VALID;
     p->external = true;
-    p->since = now;
     m->authenticated = true;
     gw_act(out, ACT_STREAM_RESET);
+    s2s_out_prove(m, p, now, out);
     s2s_out_set_state(m, S2S_OUT_TLS_HEADER);
     send_header(m, out);
 }
@@ -225,6 +242,8 @@ static void on_failure(struct s2s_out *m, const struct sasl_element *e, uint64_t
                        struct gw_actions *out)
 {
     m->external_refused = true;
+    snprintf(m->why, sizeof m->why, "the peer does not accept our certificate: %.*s%s%.*s",
+             STR_ARG(e->condition), e->text.n > 0 ? ": " : "", STR_ARG(e->text));
     gw_log(out, LOG_NOTICE, "sasl.failed", KV_S("reason", e->condition), KV_S("msg", e->text));
     settle(m, now, out);
 }

@@ -151,6 +151,7 @@ static void check_in(struct stage *s)
     const struct s2s_in *m = &s->in;
     bool proven = authz_first(&m->authz, AUTHZ_VALID) != NULL;
     check_trust(s, proven);
+    must(s, !m->bidi || (m->encrypted && !inside(s)), "bidi is for the world, behind TLS");
     check_pairs(s, &m->authz);
     if (m->state == S2S_IN_CLOSING) {
         must(s,
@@ -204,6 +205,7 @@ static void check_out(struct stage *s)
                    authz_count(&m->authz, AUTHZ_VALID) == m->authenticated),
          "nothing is asked or proven by dialback before READY");
     must(s, !m->authenticated || m->encrypted, "EXTERNAL needs TLS");
+    must(s, !m->bidi || (m->encrypted && !inside(s)), "bidi is for the world, behind TLS");
 }
 
 static void check(struct stage *s, unsigned before, bool overflow)
@@ -228,9 +230,11 @@ static void check(struct stage *s, unsigned before, bool overflow)
 static void deliver(struct stage *s, const struct gw_action *a)
 {
     struct str local = a->u.pair.local, remote = a->u.pair.remote;
-    const struct authz_pair *p = authz_find(&s->in.authz, local, remote);
-    must(s, !s->outgoing && p != NULL && p->state == AUTHZ_VALID,
+    const struct authz *table = s->outgoing ? &s->out.authz : &s->in.authz;
+    const struct authz_pair *p = authz_find(table, local, remote);
+    must(s, p != NULL && p->state == AUTHZ_VALID,
          "only a pair that is valid on this stream delivers");
+    must(s, !s->outgoing || s->out.bidi, "an outgoing stream delivers only with bidi");
     line(s, "DELIVER %.*s %.*s", STR_ARG(local), STR_ARG(remote));
 }
 
@@ -453,6 +457,11 @@ void stage_verdict(struct stage *s, uint32_t ticket, enum verdict v)
     stage_event(s, ev);
 }
 
+void stage_sent(struct stage *s)
+{
+    s2s_in_touch(&s->in, s->fake.now);
+}
+
 void stage_config(struct stage *s, const struct gateway_config *cfg)
 {
     look(s, cfg);
@@ -504,6 +513,7 @@ bool stage_open_at(struct stage *s, const struct stage_side *where, bool outgoin
     s->in.trusted_address = where->trusted_address;
     s->out.direct_tls = where->direct_tls;
     s->out.has_certificate = s->out.wants_external = !where->no_certificate;
+    s->out.wants_bidi = true;
     s->in.trust = s->out.trust = where->certificates ? &trust : NULL;
     s->framer = ok ? framer_new(CONTENT_SERVER, &framer_limits_unauthenticated) : NULL;
     if (s->framer == NULL)
@@ -564,6 +574,8 @@ static const char *const elements[] = {
     OPEN "<db:result from='beta.lab' to='alpha.lab' type='valid'/>",
     OPEN "<db:verify from='beta.lab' to='alpha.lab' id='i'>k</db:verify>",
     OPEN "<db:verify from='beta.lab' to='alpha.lab' id='i' type='error'/>",
+    OPEN "<bidi xmlns='urn:xmpp:bidi'/>",
+    OPEN "<stream:features><bidi xmlns='urn:xmpp:features:bidi'/></stream:features>",
     OPEN "<unknown xmlns='u'/>",
     OPEN "<message from='a@beta.lab' to='b@alpha.lab'/>",
     OPEN "<presence/>",

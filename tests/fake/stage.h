@@ -87,6 +87,7 @@ void stage_tls_up_as(struct stage *s, enum stage_cert cert, const char *name, co
 void stage_want_pair(struct stage *s, const char *local);
 void stage_want_verify(struct stage *s, const char *local, const char *id, const char *key);
 void stage_verdict(struct stage *s, uint32_t ticket, enum verdict v);
+void stage_sent(struct stage *s); /* in: the driver wrote a stanza back on it */
 void stage_config(struct stage *s, const struct gateway_config *cfg); /* and EV_POLICY_CHANGED */
 void stage_time(struct stage *s, uint64_t ms); /* passes; timers fire in their order */
 

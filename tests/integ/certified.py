@@ -2,18 +2,19 @@
 ClientHello says. Written from RFC 6120 6, XEP-0178, XEP-0368 and XEP-0478."""
 import base64
 import re
+import signal
 import socket
 import ssl
 import struct
 import xml.etree.ElementTree as ET
 
-from labnet import S2S, WAIT, Net, wait_for
-from peers import DIALBACK, FEATURES, RESULT, SERVER, Closed, RemoteServer, XmlStream, dial
+from actors import InsideUser
+from labnet import DIRECT, LINK, S2S, WAIT, Net, router_conf, wait_for
+from peers import FEATURES, RESULT, STANZAS, Closed, RemoteServer, XmlStream, dial, message
 
 SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
 LIMITS = "urn:xmpp:stream-limits:0"
 SUCCESS, FAILURE, CHALLENGE = (f"{{{SASL}}}{n}" for n in ("success", "failure", "challenge"))
-DIRECT = 5270  # where TLS comes first
 ALPN = "xmpp-server"
 
 
@@ -110,10 +111,11 @@ def ask_result(s, from_, to):
 class CertifiedServer(RemoteServer):
     """The server of every domain that is asked for, with the certificate of `identity`.
 
-    offers: what its features name behind TLS. sasl: what it says to <auth/>: "success", a condition,
-    "challenge" (and then success), "error" (the condition, then a stream error), "hang-up". limits:
+    offers: what its features name behind TLS. sasl: what it says to <auth/>: "success", "challenge"
+    (and then success), a condition, "error" (a condition, then a stream error), "hang-up". limits:
     the inside of its <limits/>. trust: a file of authorities that must vouch for the certificate of
-    who dials. direct: TLS from the first byte.
+    who dials. direct: TLS from the first byte. After a stanza whose id ends with "-last" it closes
+    the stream.
     """
     declares_dialback = False
 
@@ -144,7 +146,7 @@ class CertifiedServer(RemoteServer):
         self.note(self.hellos, client_hello(s.sock.recv(65536, socket.MSG_PEEK)))
         s.wrap(self.context, server_side=True)
         self.open_sockets.add(s.sock)
-        s.mechanism = None
+        s.mechanism, s.resumed = None, s.sock.session_reused
 
     def _domain(self, s):
         return s.attrs.get("to")
@@ -173,6 +175,8 @@ class CertifiedServer(RemoteServer):
             self._success(s)
         else:
             super()._element(s, peer, element)
+            if element.get("id", "").endswith("-last"):
+                s.send("</stream:stream>")
 
     def _auth(self, s, element):
         assert element.get("mechanism") == "EXTERNAL", element.get("mechanism")
@@ -215,6 +219,50 @@ class CertifiedServer(RemoteServer):
         """Whether anything at all came behind a handshake."""
         return any(getattr(s, "secure", False) for _, s in list(self.streams)
                    if s.attrs.get("to") == domain)
+
+
+# ---- behind the gateway --------------------------------------------------------------------------
+
+class Organisation:
+    """alpha.lab and beta.lab behind one router and one gateway, and a user of both."""
+    DOMAINS = ("alpha.lab", "beta.lab")
+
+    def __init__(self, lab, **settings):
+        self.lab, self.address = lab, lab.ip(Net.ALPHA)
+        first, link = self.DOMAINS[0], f"{lab.ip(Net.ALPHA_LINK)}:{LINK}"
+        links = [{"name": "edge1", "role": "gateway", "transport": "accept",
+                  "component": f"edge1.{first}", "secret_file": lab.secret(f"{first}-edge")},
+                 {"name": "im", "role": "server", "transport": "accept", "component": first,
+                  "domains": self.DOMAINS, "secret_file": lab.secret("im")}]
+        lab.start_router("alpha-router", lab.conf("alpha-router.conf", router_conf(
+            listen=[link], links=links)), Net.ALPHA_LINK)
+        self.user = lab.at_end(InsideUser(lab.ip(Net.ALPHA_LINK), first,
+                                          lab.secret("im").read_text().strip()))
+        settings.setdefault("domains", [self.domain(d) for d in self.DOMAINS])
+        self.gateway = lab.gateway("alpha-gateway", first, Net.ALPHA, Net.ALPHA_LINK, **settings)
+
+    def domain(self, name, **more):
+        cert, key = self.lab.certificate(name)
+        return {"name": name, "certificate": cert, "key": key, **more}
+
+    def send(self, to, ident, from_="romeo@alpha.lab/lab", body="words"):
+        self.user.send(message(from_, to, ident, body))
+
+    def bounce(self, ident, timeout=WAIT):
+        """The error that came back for a stanza, as (condition, text)."""
+        got = self.user.expect("message", timeout, type="error", id=ident)
+        return got.condition, got.child("error").findtext(f"{{{STANZAS}}}text") or ""
+
+    def received(self, ident):
+        return [s for s in list(self.user.stanzas) if s.get("id") == ident]
+
+    def reload(self):
+        """As it stands in the file now; the offset of the log from which its effects are."""
+        since = self.gateway.log_size()
+        self.gateway.signal(signal.SIGHUP)
+        self.gateway.wait_log(r"\bconfig\.(reloaded|rejected)\b", since)
+        assert "config.rejected" not in self.gateway.log(since), self.gateway.log_tail()
+        return since
 
 
 # ---- on the wire ---------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("SALLYPORT_BIN", ROOT / "build" / "bin"))
 MODES = ("no-tls", "tls-optional", "tls-required")
-S2S, LINK, DNS_PORT, C2S = 5269, 7400, 5353, 5222
+S2S, DIRECT, LINK, DNS_PORT, C2S = 5269, 5270, 7400, 5353, 5222  # DIRECT: S2S, TLS first
 WAIT = 10.0
 PR_SET_PDEATHSIG = 1
 

@@ -15,17 +15,24 @@
  *     tls-up[: CERT [NAME [VERSION]]]
  *                                 the handshake is done: with a certificate that is known or
  *                                 unknown to the link, trusted or expired; issued for NAME
- * (default: the peer's domain), by TLS VERSION (TLSv1.3) tls-failed: WHY verdict:
- * valid|invalid|not-found|timeout|busy [N] answers the N-th question (default: the oldest without
- * answer) want-pair: LOCAL            out want-verify: LOCAL ID KEY   out time: 30s | 500ms virtual
- * time passes, timers fire in their order policy: TEXT                another configuration comes
- * into force drain | lost | close        we stop; the connection breaks; the peer sends its closing
- * tag
+ *                                 (default: the peer's domain), by TLS VERSION (TLSv1.3)
+ *     tls-failed: WHY
+ *     verdict: valid|invalid|not-found|timeout|busy [N]
+ *                                 answers the N-th question (default: the oldest without answer)
+ *     want-pair: LOCAL            out
+ *     want-verify: LOCAL ID KEY   out
+ *     sent                        in: the driver wrote a stanza back on it
+ *     time: 30s | 500ms           virtual time passes, timers fire in their order
+ *     policy: TEXT                another configuration comes into force
+ *     drain | lost | close        we stop; the connection breaks; the peer sends its closing tag
  *
  * After each step come the actions that it must cause, all of them and in order, without LOG, TIMER
  * and LIMITS:
  *     expect: ACTION              a pattern with * and ?; see tests/fake/stage.c for the texts
  *     expect: NOTHING
+ *     carries: LOCAL REMOTE       in: may a stanza of this pair be written back on it now?
+ *     one-way: LOCAL REMOTE       the contrary
+ *     broken: PATTERN             how the peer has broken the rules of bidi; NOTHING: it has not
  *
  * In XML and in patterns:
  *     {open ATTRS}                a stream header with the usual namespaces
@@ -337,6 +344,8 @@ static bool take(struct stage *s, const struct step *st, struct progress *at,
         stage_time(s, duration(arg));
     else if (strcmp(w, "policy") == 0)
         stage_config(s, st->cfg);
+    else if (strcmp(w, "sent") == 0)
+        stage_sent(s);
     else if (strcmp(w, "drain") == 0)
         stage_kind(s, EV_DRAIN, "we stop");
     else if (strcmp(w, "lost") == 0)
@@ -356,6 +365,30 @@ static void expect(const struct script *sc, const struct step *st, const struct 
     at->seen += !nothing;
 }
 
+static bool carries(const struct stage *s, const char *arg)
+{
+    char local[256], remote[256];
+    assert_int_equal(sscanf(arg, "%255s %255s", local, remote), 2);
+    return s2s_in_carries(&s->in, str_c(local), str_c(remote));
+}
+
+/* What the driver looks at in the machine. False: it is no such line. */
+static bool look(const struct script *sc, const struct step *st, const struct stage *s, bool strict)
+{
+    const char *broken = s->outgoing ? s->out.bidi_broken : s->in.bidi_broken, *w = st->word;
+    if (strcmp(w, "carries") == 0 || strcmp(w, "one-way") == 0) {
+        if (strict && carries(s, st->text) != (w[0] == 'c'))
+            fail_msg("%s:%u: not so", sc->name, st->line);
+        return true;
+    }
+    if (strcmp(w, "broken") != 0)
+        return false;
+    broken = broken ? broken : "NOTHING";
+    if (strict && fnmatch(st->text, broken, FNM_NOESCAPE) != 0)
+        fail_msg("%s:%u: expected\n  %s\nbut got\n  %s", sc->name, st->line, st->text, broken);
+    return true;
+}
+
 /* One step, or one expectation. */
 static void play(const struct script *sc, struct step *st, struct stage *s, struct progress *at,
                  const struct manner *how)
@@ -368,7 +401,7 @@ static void play(const struct script *sc, struct step *st, struct stage *s, stru
                  s->lines[at->seen]);
     if (expects && strict)
         expect(sc, st, s, at);
-    else if (!expects && !take(s, st, at, how))
+    else if (!expects && !look(sc, st, s, strict) && !take(s, st, at, how))
         fail_msg("%s:%u: no such step: %s", sc->name, st->line, st->word);
     if (s->wrong != NULL)
         fail_msg("%s:%u (piece %zu, cut %zu, fail %lu): broken: %s", sc->name, st->line, how->piece,

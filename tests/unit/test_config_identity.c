@@ -123,6 +123,10 @@ static void test_faults(void **state)
          "t.conf:2: atuh: unknown key (did you mean \"auth\"?)\n1 error\n"},
         {BASE "tls = { crl_file = \"none.pem\"; };",
          "t.conf:2: tls.crl_file = \"none.pem\": No such file or directory\n1 error\n"},
+        {BASE "tls = { watch = \"500ms\"; };",
+         "t.conf:2: tls.watch = \"500ms\": must be 0 (never) or from \"1s\" to \"1h\"\n1 error\n"},
+        {BASE "tls = { watch = \"61m\"; };",
+         "t.conf:2: tls.watch = \"61m\": must be from \"0s\" to \"1h\"\n1 error\n"},
         {BASE "peers = ({domain = \"b.lab\";\nca_file = \"none.pem\";});",
          "t.conf:3: peers[b.lab].ca_file = \"none.pem\": No such file or directory\n1 error\n"},
         {BASE "peers = ({domain = \"b.lab\";\npins = [\"00:11\"];});",
@@ -206,6 +210,7 @@ static void test_defaults(void **state)
     struct gateway_config *c = good(BASE "peers = ({domain = \"b.lab\";});");
     assert_int_equal(c->auth, POLICY_AUTH_EXTERNAL | POLICY_AUTH_DIALBACK);
     assert_null(c->tls.crl_file);
+    assert_int_equal(c->tls.watch, 60 * 1000);
     assert_int_equal(c->listen.ndirect_tls, 0);
     assert_null(c->domains[0].client_certificate);
     const struct cfg_peer *p = &c->peers[0];
@@ -224,13 +229,14 @@ static void test_values(void **state)
     struct gateway_config *c = good(
         "domains = ({ name = \"a.lab\"; certificate = \"pem\"; key = \"pem\"; "
         "client_certificate = \"pem\"; client_key = \"pem\"; });\n" LINK
-        "auth = (\"dialback\"); tls = { crl_file = \"pem\"; };\n"
+        "auth = (\"dialback\"); tls = { crl_file = \"pem\"; watch = \"0s\"; };\n"
         "listen = { direct_tls = [\"127.0.0.1:5270\"]; };\n"
         "peers = ({domain = \"b.lab\"; auth = [\"external\", \"external\"]; pins = [\"sha256:" PIN
-        "\"]; ca_file = \"pem\"; minimum_tls = \"1.3\"; bidi = false; route = \"b.example:5270\"; "
+        "\"]; ca_file = \"pem\"; minimum_tls = \"1.3\"; bidi = true; route = \"b.example:5270\"; "
         "direct_tls = true; });");
     assert_int_equal(c->auth, POLICY_AUTH_DIALBACK);
     assert_non_null(strstr(c->tls.crl_file, "/pem"));
+    assert_int_equal(c->tls.watch, 0);
     assert_int_equal(c->listen.ndirect_tls, 1);
     assert_non_null(c->domains[0].client_certificate);
     assert_non_null(c->domains[0].client_key);
@@ -240,7 +246,8 @@ static void test_values(void **state)
     assert_string_equal(p->pins[0], PIN_STORED);
     assert_int_equal(*p->ca_file, '/');
     assert_int_equal(p->minimum_tls, 0x0304);
-    assert_int_equal(p->bidi, 0);
+    assert_int_equal(p->bidi, 1);
+    assert_false(c->bidi);
     assert_true(p->direct_tls);
     gateway_config_unref(c);
 }

@@ -201,6 +201,23 @@ static void test_proof_without_entries(void **state)
     }
 }
 
+/* The nearest entry that says something, else the switch for all. */
+static void test_bidi(void **state)
+{
+    (void)state;
+    struct gateway_config *on = with("off", by_key, "bidi = true;");
+    struct gateway_config *off = with("off", "{domain = \"*.lab\"; bidi = true;},"
+                                             "{domain = \"x.lab\"; bidi = false;}", "");
+    assert_true(policy_bidi(on, STR("beta.lab")));
+    assert_true(policy_bidi(on, STR("a.partner.lab")));
+    assert_false(policy_bidi(on, STR("x.deep.partner.lab")));
+    assert_true(policy_bidi(off, STR("beta.lab")));
+    assert_false(policy_bidi(off, STR("x.lab")));
+    assert_false(policy_bidi(off, STR("beta.example")));
+    gateway_config_unref(on);
+    gateway_config_unref(off);
+}
+
 /* What the facts of a handshake say, in the count of policy_minimum_tls. */
 static void test_tls_versions(void **state)
 {
@@ -240,6 +257,7 @@ int main(void)
         cmocka_unit_test(test_security),
         cmocka_unit_test(test_proof_is_inherited_key_by_key),
         cmocka_unit_test(test_proof_without_entries),
+        cmocka_unit_test(test_bidi),
         cmocka_unit_test(test_tls_versions),
         cmocka_unit_test(test_direct_routes),
     };

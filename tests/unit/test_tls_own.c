@@ -136,6 +136,11 @@ static void test_time_and_issuer_of_a_new_one(void **state)
 
 /* ---- files and roles ------------------------------------------------------------------------- */
 
+static const char *shown(const struct tls_ctx *c, size_t i, bool server)
+{
+    return tls_own_shows(tls_ctx_own(c, i, server))->subject;
+}
+
 static void test_roles(void **state)
 {
     (void)state;
@@ -158,11 +163,11 @@ static void test_roles(void **state)
                                   .client_key = client_key},
                                  {.domain = "gamma.lab", .certificate = cert, .key = key}};
     struct tls_ctx *c = make_ctx(ids, 3, NULL, TLS1_3_VERSION);
-    assert_string_equal(tls_ctx_shows(c, 0, true)->subject, "CN=beta.lab");
-    assert_string_equal(tls_ctx_shows(c, 0, false)->subject, "CN=beta.lab");
-    assert_string_equal(tls_ctx_shows(c, 1, true)->subject, "CN=server");
-    assert_string_equal(tls_ctx_shows(c, 1, false)->subject, "CN=client");
-    assert_string_equal(tls_ctx_shows(c, 2, false)->subject, "CN=server");
+    assert_string_equal(shown(c, 0, true), "CN=beta.lab");
+    assert_string_equal(shown(c, 0, false), "CN=beta.lab");
+    assert_string_equal(shown(c, 1, true), "CN=server");
+    assert_string_equal(shown(c, 1, false), "CN=client");
+    assert_string_equal(shown(c, 2, false), "CN=server");
 
     struct pair p = shake(c, "alpha.lab", "alpha.lab", c, NULL, 65536);
     assert_string_equal(tls_engine_peer(p.client)->subject, "CN=server");
@@ -171,16 +176,16 @@ static void test_roles(void **state)
     tls_ctx_unref(c);
 
     struct buf errors = BUF_INIT(1024);
-    struct tls_peer *own = tls_own_load(&ids[1], true, &errors);
-    assert_string_equal(own->subject, "CN=server");
-    tls_own_free(own);
+    struct tls_own *own = tls_own_load(&ids[1], true, &errors);
+    assert_string_equal(tls_own_shows(own)->subject, "CN=server");
+    tls_own_unref(own);
     own = tls_own_load(&ids[1], false, &errors);
-    assert_string_equal(own->subject, "CN=client");
-    assert_true(tls_peer_covers(own, STR("alpha.lab")));
-    tls_own_free(own);
+    assert_string_equal(tls_own_shows(own)->subject, "CN=client");
+    assert_true(tls_peer_covers(tls_own_shows(own), STR("alpha.lab")));
+    tls_own_unref(own);
     own = tls_own_load(&ids[2], false, &errors);
-    assert_string_equal(own->subject, "CN=server");
-    tls_own_free(own);
+    assert_string_equal(tls_own_shows(own)->subject, "CN=server");
+    tls_own_unref(own);
     assert_int_equal(errors.len, 0);
 
     /* A key that does not match, in either role. */
@@ -195,7 +200,7 @@ static void test_roles(void **state)
     assert_string_equal(errors.p, want);
     buf_clear(&errors);
     ids[1].client_key = client_key;
-    for (unsigned long n = 1; n < 3; n++) {
+    for (unsigned long n = 1; n < 4; n++) {
         mem_fail_after(n);
         assert_null(tls_own_load(&ids[1], true, &errors));
         mem_fail_after(0);
@@ -210,6 +215,116 @@ static void test_roles(void **state)
     issued_free(&b);
 }
 
+/* ---- another in its place -------------------------------------------------------------------- */
+
+enum { DOMAINS = 3 };
+
+struct renewal {
+    char dir[64], cert[96], key[96];
+    struct issued root, first, second;
+    struct tls_identity id[DOMAINS];
+    struct tls_ctx *ctx;
+};
+
+static void renewal_open(struct renewal *r)
+{
+    snprintf(r->dir, sizeof r->dir, "/tmp/test_tls_own.XXXXXX");
+    assert_non_null(mkdtemp(r->dir));
+    r->root = issue((struct wish){.name = "Lab Root"});
+    r->first = issue((struct wish){.by = &r->root, .name = "first", .san = "DNS:alpha.lab"});
+    r->second = issue((struct wish){.by = &r->root, .name = "second", .san = "DNS:alpha.lab"});
+    write_cert(r->cert, r->dir, "cert.pem", r->first.x);
+    write_key(r->key, r->dir, "key.pem", r->first.key);
+    r->id[0] = (struct tls_identity){.domain = "beta.lab"};
+    r->id[1] = (struct tls_identity){.domain = "alpha.lab", .certificate = r->cert, .key = r->key};
+    r->id[2] = (struct tls_identity){.domain = "gamma.lab"};
+    r->ctx = ctx_of((struct tls_settings){
+        .identities = r->id, .nidentities = DOMAINS, .minimum = TLS1_3_VERSION, .sessions = 5});
+    write_cert(r->cert, r->dir, "cert.pem", r->second.x);
+    write_key(r->key, r->dir, "key.pem", r->second.key);
+}
+
+static void renewal_close(struct renewal *r)
+{
+    for (size_t i = 0; i < DOMAINS; i++)
+        tls_own_unref(r->id[i].own);
+    tls_ctx_unref(r->ctx);
+    unlink(r->cert);
+    unlink(r->key);
+    rmdir(r->dir);
+    issued_free(&r->root);
+    issued_free(&r->first);
+    issued_free(&r->second);
+}
+
+static void hold(struct renewal *r)
+{
+    struct buf errors = BUF_INIT(1024);
+    for (size_t i = 0; i < DOMAINS; i++)
+        r->id[i].own = i == 1 ? tls_own_load(&r->id[i], true, &errors)
+                              : tls_own_ref(tls_ctx_own(r->ctx, i, true));
+    assert_int_equal(errors.len, 0);
+    buf_free(&errors);
+}
+
+static void shows(struct tls_ctx *c, const char *domain, const char *subject)
+{
+    struct pair p = shake(c, domain, domain, c, NULL, 65536);
+    assert_int_equal(p.cr, TLS_OK);
+    assert_string_equal(tls_engine_peer(p.client)->subject, subject);
+    assert_string_equal(tls_engine_peer(p.server)->subject, subject);
+    pair_free(&p);
+}
+
+static void test_renewed(void **state)
+{
+    (void)state;
+    struct renewal r;
+    struct buf errors = BUF_INIT(1024);
+    renewal_open(&r);
+    struct pair running = shake(r.ctx, "alpha.lab", "alpha.lab", r.ctx, NULL, 65536);
+    hold(&r);
+    struct tls_ctx *c = tls_ctx_renew(r.ctx, r.id, &errors);
+    assert_non_null(c);
+    assert_string_equal(shown(c, 1, true), "CN=second");
+    assert_string_equal(shown(c, 1, false), "CN=second");
+    assert_ptr_equal(tls_ctx_own(c, 0, true), tls_ctx_own(r.ctx, 0, true));
+    assert_ptr_equal(tls_ctx_own(c, 2, false), tls_ctx_own(r.ctx, 2, false));
+    /* The old one serves as before, with the same made ones; each by its own table of names. */
+    shows(r.ctx, "alpha.lab", "CN=first");
+    shows(c, "alpha.lab", "CN=second");
+    shows(c, "gamma.lab", "CN=gamma.lab");
+    assert_int_equal(tls_engine_write(running.server, STR("still here")), TLS_OK);
+    tls_ctx_unref(r.ctx);
+    r.ctx = c;
+    shows(c, "alpha.lab", "CN=second");
+    shows(c, "beta.lab", "CN=beta.lab");
+    pair_free(&running);
+    renewal_close(&r);
+    buf_free(&errors);
+}
+
+static void test_renewed_without_memory(void **state)
+{
+    (void)state;
+    struct renewal r;
+    struct buf errors = BUF_INIT(1024);
+    renewal_open(&r);
+    hold(&r);
+    struct tls_ctx *c = NULL;
+    for (unsigned long n = 1; c == NULL; n++) {
+        mem_fail_after(n);
+        c = tls_ctx_renew(r.ctx, r.id, &errors);
+        mem_fail_after(0);
+        shows(r.ctx, "alpha.lab", "CN=first");
+        assert_true(n < 20);
+    }
+    shows(c, "alpha.lab", "CN=second");
+    tls_ctx_unref(c);
+    renewal_close(&r);
+    buf_free(&errors);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,6 +332,8 @@ int main(void)
         cmocka_unit_test(test_names_of_a_new_one),
         cmocka_unit_test(test_time_and_issuer_of_a_new_one),
         cmocka_unit_test(test_roles),
+        cmocka_unit_test(test_renewed),
+        cmocka_unit_test(test_renewed_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
