@@ -76,6 +76,7 @@ static void free_peer(struct peer *p)
         connect_cancel(p->dialling);
     if (p->out != NULL)
         p->out->peer = NULL;
+    dane_target_free(p->dane);
     remote_free(p->remote);
     mem_free(p);
 }
@@ -221,6 +222,7 @@ static void free_session(struct out_session *o)
     list_remove(&o->node);
     tls_ctx_unref(o->s.tls.ctx);
     s2s_out_free(&o->m);
+    dane_target_free(o->dane);
     link_kit_unref(o->kit);
     mem_free(o);
 }
@@ -273,6 +275,8 @@ static struct out_session *new_session(struct peer *p, const struct endpoint *to
         return NULL;
     }
     set_trust(o);
+    o->m.target = o->dane = p->dane;
+    p->dane = NULL;
     o->s.ops = &out_ops;
     o->s.machine = &o->m;
     o->s.log.sink = w->log;
@@ -327,6 +331,7 @@ static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, co
         dial_failed(p, "out of memory", false);
         return;
     }
+    opt.tlsa = o->dane != NULL ? o->dane->tlsa : NULL;
     p->out = o;
     remote_connected(p->remote);
     p->w->n.streams_out++;
@@ -392,20 +397,32 @@ static void connect_to(struct peer *p, const struct ip *ips, size_t n)
         dial_failed(p, "out of memory", false);
 }
 
+/* What DNSSEC knows of the target is known. */
+static void on_dane(struct peer *p, const char *why)
+{
+    if (why != NULL)
+        dial_failed(p, why, true);
+    else
+        connect_to(p, p->found.ip, p->found.n);
+}
+
 static void on_addresses(void *arg, const struct dns_addresses *a)
 {
     struct peer *p = arg;
     p->query = NULL;
+    p->found = *a;
     if (a->status != DNS_OK || a->n == 0)
         dial_failed(p, a->text, true);
     else
-        connect_to(p, a->ip, a->n);
+        peer_dane(p, on_dane);
 }
 
 static void dial(struct peer *p, size_t target)
 {
     struct ip ip;
     p->target = target;
+    dane_target_free(p->dane);
+    p->dane = NULL;
     const char *host = p->targets[target].host;
     if (ip_parse(str_c(host), &ip)) {
         connect_to(p, &ip, 1);
@@ -439,6 +456,7 @@ static bool use_route(struct peer *p, const char *route)
     struct endpoint e;
     struct dns_target *t = &p->targets[0];
     p->ntargets = 1;
+    t->authentic = false;
     p->literal = endpoint_parse(str_c(route), &e);
     if (p->literal) {
         char text[ENDPOINT_TEXT];

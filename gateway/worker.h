@@ -87,6 +87,7 @@ struct out_session {
     uint64_t stanzas;
     char addr[ENDPOINT_TEXT];
     char pair[PAIR_TEXT];
+    struct dane_target *dane; /* what DNSSEC knows of the target; NULL: nothing */
 };
 
 /* One remote domain and what is under way for it. Towards the inside, where each stream speaks for
@@ -107,6 +108,9 @@ struct peer {
     size_t ntargets;
     bool literal;               /* the target is a static route's literal address */
     size_t target;              /* the one being tried */
+    struct dane_target *dane;   /* of it, until the stream takes it over; NULL: nothing is known */
+    struct dns_addresses found; /* while its TLSA records are asked for */
+    void (*dane_known)(struct peer *p, const char *why);
     char local[DOMAIN_MAX + 1]; /* the local domain whose stanza or question woke it */
     uint64_t started;           /* ms: first dial of this attempt */
 };
@@ -323,6 +327,11 @@ void peer_drain(struct front *f, bool now);
 /* Carries out at once what has been decided. */
 void peer_settle(struct front *f);
 void peer_free_all(struct front *f);
+
+/* peer_dane.c: finds out what DNSSEC knows of the target being dialled, whose addresses have been
+ * found (p->found), and then says so, once, unless p->query was cancelled: p->dane is ready, or
+ * `why` the target must not be used. */
+void peer_dane(struct peer *p, void (*known)(struct peer *p, const char *why));
 
 /* ---- kit.c ---- */
 /* NULL: `why` holds lines for the operator. */

@@ -28,6 +28,7 @@ struct conn {
     struct endpoint peer, local;
     struct tls_ctx *detect_ctx; /* not NULL: the first byte decides whether it is TLS */
     const char *detect_domain;
+    const struct tlsa_set *tlsa;
     struct dead_watch dead;
     uint64_t dead_ms;
 

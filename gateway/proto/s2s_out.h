@@ -9,7 +9,8 @@
  * machine. Nothing but answers may come in. A stream that only asked is closed after the last
  * answer.
  *
- * A target of _xmpps-server begins with the handshake (XEP-0368).
+ * A target of _xmpps-server begins with the handshake (XEP-0368). A target whose certificate DNSSEC
+ * knows of (TLSA records) must speak TLS and show that one, whatever else the rules allow.
  *
  * Towards the world, the rules for the peer (`auth`, pins, minimum_tls) are applied to its
  * certificate before anything is said to it. How we prove ourselves is the peer's choice: when it
@@ -72,8 +73,9 @@ struct s2s_out {
     /* Set by the driver before the first event: TLS from the first byte; we have a certificate to
      * show; stanzas of `local` wait, so that EXTERNAL is worth it (false after a refusal). */
     bool direct_tls, has_certificate, wants_external;
+    const struct dane_target *target; /* what DNSSEC knows of it; NULL: nothing; the driver's too */
     const struct tls_peer *tls; /* facts of the handshake; NULL: none. They live as long as this */
-    bool proven;                /* by them, `remote` */
+    bool proven, by_dane;       /* by them, `remote`; by TLSA records and not by authorities */
     char why[IDENTITY_WHY];     /* what they lack; "": nothing */
     bool encrypted, dialback_declared, can_dialback, external_offered;
     bool authenticated;                    /* as `local`, by EXTERNAL */
