@@ -106,6 +106,35 @@ static void check_sources(struct schema_load *l, const struct gateway_config *c)
         schema_error(l, NULL, 0, "outbound.source", "at most one address per family");
 }
 
+/* Whoever sits between us and a resolver can write what it likes into an answer, AD bit and all. */
+static bool is_near(const char *server)
+{
+    static const char *const near[] = {"127.0.0.0/8",    "::1",     "10.0.0.0/8", "172.16.0.0/12",
+                                       "192.168.0.0/16", "fc00::/7"};
+    struct endpoint e;
+    struct cidr c;
+    for (size_t i = 0; i < sizeof near / sizeof *near; i++)
+        if (endpoint_parse(str_c(server), &e) && cidr_parse(str_c(near[i]), &c) &&
+            cidr_has(&c, &e.ip))
+            return true;
+    return false;
+}
+
+static void check_dns(struct schema_load *l, const struct gateway_config *c)
+{
+    if (!c->dns.trust_ad)
+        return;
+    if (c->dns.nservers == 0)
+        schema_error(l, NULL, 0, "dns.trust_ad",
+                     "needs dns.servers that check DNSSEC, such as [\"127.0.0.1:53\"]");
+    for (size_t i = 0; i < c->dns.nservers; i++)
+        if (!is_near(c->dns.servers[i]))
+            schema_error(l, NULL, 0, "dns.trust_ad",
+                         "the way to %s is open to others; use a resolver that checks DNSSEC at a "
+                         "loopback or private address",
+                         c->dns.servers[i]);
+}
+
 static void check_sizes(struct schema_load *l, const struct gateway_config *c)
 {
     if (c->limits.unauthenticated_size > c->limits.stanza_size)
@@ -142,6 +171,7 @@ void check_gateway(struct schema_load *l, const void *config)
     check_certificates(l, c);
     check_peers(l, c);
     check_listen(l, c);
+    check_dns(l, c);
     check_sources(l, c);
     check_sizes(l, c);
     check_times(l, c);

@@ -120,6 +120,7 @@ struct gateway_config {
         char **servers; /* "address:port"; none: the system's */
         size_t nservers;
         uint64_t timeout;
+        bool trust_ad; /* they check DNSSEC, and are believed; all of them are near */
     } dns;
     struct {
         char **source; /* literal addresses, at most one per family */

@@ -251,6 +251,10 @@ static const struct schema_entry entries[] = {
      .example = "[\"10.0.0.53:53\"]", .help = "Resolvers; none: those of the system."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, dns.timeout, 1 * SECOND, 1 * MINUTE),
      .standard = "\"10s\"", .help = "For all look-ups of one domain."},
+    {SCHEMA_SWITCH(CONF, dns.trust_ad), .standard = "false",
+     .help = "The servers check DNSSEC and are believed (RFC 7673): TLSA records then prove a\n"
+             "peer (DANE), and its certificate may name the target of its SRV record. All of\n"
+             "them must have loopback or private addresses."},
     {SCHEMA_TEXTS(CONF, outbound.source, outbound.nsource, CHECK_IP, 2), .standard = "[]",
      .example = "[\"192.0.2.10\"]", .help = "Own addresses to dial from, at most one per family."},
     {.path = "outbound.deny_networks",

@@ -17,6 +17,12 @@
  * other. That a name does not exist is believed only when neither question says otherwise:
  * there are servers that answer NXDOMAIN to AAAA for a name that has an A record (RFC 4074 4.2).
  *
+ * TLSA (RFC 6698, 7673 3.3): one question. Records that say nothing to us (malformed, too large)
+ * are records all the same: they are found, and none of them kept.
+ *
+ * What DNSSEC vouches for is what the server says (AD), where its word counts. A server that finds
+ * a signature wrong says SERVFAIL, and then the lookup has failed.
+ *
  * A question that ended unreachable is put once more: c-ares says so as well when every server
  * declined, and drops what they said; the second question asks for it (`again`). */
 #include "dns/plan.h"
@@ -58,6 +64,8 @@ void dns_plan_init(struct dns_plan *p, const struct env *env, enum dns_kind kind
         add_slot(p, DNS_RR_SRV, DNS_SRV_PREFIX);
         if (kind == DNS_KIND_SERVICES)
             add_slot(p, DNS_RR_SRV, DNS_SRV_PREFIX_TLS);
+    } else if (kind == DNS_KIND_TLSA) {
+        add_slot(p, DNS_RR_TLSA, "");
     } else {
         add_slot(p, DNS_RR_AAAA, "");
         add_slot(p, DNS_RR_A, "");
@@ -95,9 +103,14 @@ static const char *rcode_name(unsigned rcode)
     return rcode < sizeof names / sizeof *names ? names[rcode] : "an unknown error code";
 }
 
+static const char *type_shown(enum dns_rr type)
+{
+    return type == DNS_RR_SRV ? "SRV " : type == DNS_RR_TLSA ? "TLSA " : "";
+}
+
 static void text_failed(const struct dns_plan *p, const struct dns_slot *s, char *text)
 {
-    const char *srv = s->type == DNS_RR_SRV ? "SRV " : "";
+    const char *srv = type_shown(s->type);
     if (s->reply == DNS_REPLY_UNREACHABLE)
         snprintf(text, DNS_TEXT_MAX, "DNS servers cannot be reached or refuse to answer");
     else if (s->reply == DNS_REPLY_UNUSABLE)
@@ -170,6 +183,7 @@ static void settle_services(struct dns_plan *p)
     const struct dns_slot *plain = &p->slot[0], *last = &p->slot[p->nslots - 1];
     o->life_ms = shortest_life(p);
     o->from_srv = o->n > 0 || plain->state == SLOT_ABSENT;
+    o->authentic = plain->state == SLOT_NEGATIVE && plain->authentic;
     if (o->n > 0 || plain->state == SLOT_NEGATIVE) {
         o->status = DNS_OK;
     } else if (plain->state == SLOT_ABSENT && ended_well(last)) {
@@ -210,12 +224,29 @@ static void settle_addresses(struct dns_plan *p)
         const struct dns_slot *s = &p->slot[i];
         negative += s->state == SLOT_NEGATIVE;
         nxdomain |= s->state == SLOT_NEGATIVE && s->kind == DNS_ANSWER_NXDOMAIN;
+        o->authentic |= s->state == SLOT_FOUND && s->authentic;
     }
     if (o->n > 0) {
         o->status = DNS_OK;
     } else if (negative == p->nslots) {
         o->status = DNS_NONE;
         text_none(p, nxdomain, o->text);
+    } else {
+        fail(p);
+    }
+}
+
+static void settle_tlsa(struct dns_plan *p)
+{
+    struct dns_outcome *o = &p->outcome;
+    const struct dns_slot *s = &p->slot[0];
+    o->authentic = ended_well(s) && s->authentic;
+    o->life_ms = shortest_life(p);
+    if (s->state == SLOT_FOUND) {
+        o->status = DNS_OK;
+    } else if (s->state == SLOT_NEGATIVE) {
+        o->status = DNS_NONE;
+        snprintf(o->text, sizeof o->text, "%.*s has no TLSA record", 2 * NAME_SHOWN, p->name);
     } else {
         fail(p);
     }
@@ -230,6 +261,8 @@ static void finish(struct dns_plan *p, uint64_t now, struct dns_actions *out)
             p->slot[i].state = SLOT_LATE;
     if (dns_kind_services(p->kind))
         settle_services(p);
+    else if (p->kind == DNS_KIND_TLSA)
+        settle_tlsa(p);
     else
         settle_addresses(p);
     add(out, DNS_ACT_DONE, 0, false, 0);
@@ -251,6 +284,7 @@ static void keep_srv(struct dns_plan *p, struct dns_slot *s, struct dns_answer *
     struct dns_outcome *o = &p->outcome;
     for (size_t i = 0; i < n && i < DNS_SRV_EACH; i++) {
         a->u.srv[i].direct_tls = s != &p->slot[0];
+        a->u.srv[i].authentic = s->authentic;
         o->u.srv[o->n++] = a->u.srv[i];
     }
     s->state = SLOT_FOUND;
@@ -263,6 +297,13 @@ static void keep_ips(struct dns_slot *s, const struct dns_answer *a)
     s->state = SLOT_FOUND;
 }
 
+static void keep_tlsa(struct dns_plan *p, struct dns_slot *s, const struct dns_answer *a)
+{
+    memcpy(p->outcome.u.tlsa, a->u.tlsa, a->n * sizeof a->u.tlsa[0]);
+    p->outcome.n = a->n;
+    s->state = SLOT_FOUND;
+}
+
 static void take_message(struct dns_plan *p, struct dns_slot *s, struct str message)
 {
     struct dns_answer a;
@@ -272,9 +313,12 @@ static void take_message(struct dns_plan *p, struct dns_slot *s, struct str mess
     s->kind = a.kind;
     s->rcode = a.rcode;
     s->life_ms = life_of(&a);
+    s->authentic = p->trust_ad && a.authentic;
     s->state = SLOT_FAILED;
     if (a.kind == DNS_ANSWER_NXDOMAIN || a.kind == DNS_ANSWER_NODATA)
         s->state = SLOT_NEGATIVE;
+    else if (s->type == DNS_RR_TLSA && (a.kind == DNS_ANSWER_RECORDS || a.rejected > 0))
+        keep_tlsa(p, s, &a);
     else if (a.kind == DNS_ANSWER_RECORDS && s->type == DNS_RR_SRV)
         keep_srv(p, s, &a);
     else if (a.kind == DNS_ANSWER_RECORDS)
@@ -303,7 +347,10 @@ static bool would_do(const struct dns_plan *p)
 {
     if (dns_kind_services(p->kind))
         return p->outcome.n > 0 || p->slot[0].state == SLOT_NEGATIVE;
-    return p->slot[0].state == SLOT_FOUND || p->slot[1].state == SLOT_FOUND;
+    bool found = false;
+    for (size_t i = 0; i < p->nslots; i++)
+        found |= p->slot[i].state == SLOT_FOUND;
+    return found;
 }
 
 static void after_reply(struct dns_plan *p, uint64_t now, struct dns_actions *out)

@@ -1,9 +1,10 @@
 /* One lookup as a step function: events in, actions out; no sockets, no clock.
  *
  * A lookup puts one or two questions at the same time, each in a slot: for the services of a domain
- * the SRV records of both services, for the addresses of a host AAAA and A. The driver carries out
- * the actions, which pile up in the caller's list, after the step; when DONE is among them,
- * `outcome` holds what was found, and every later event is ignored. */
+ * the SRV records of both services, for the addresses of a host AAAA and A, for the certificates of
+ * a server TLSA. The driver carries out the actions, which pile up in the caller's list, after the
+ * step; when DONE is among them, `outcome` holds what was found, and every later event is
+ * ignored. */
 #ifndef DNS_PLAN_H
 #define DNS_PLAN_H
 
@@ -65,12 +66,16 @@ struct dns_actions {
 struct dns_outcome {
     enum dns_status status;
     bool from_srv;
+    /* DNSSEC vouches for the addresses of one family at least; for the TLSA records, or that there
+     * are none; for that there is no SRV record. Of SRV records each knows for itself. */
+    bool authentic;
     uint64_t life_ms; /* how long it may be believed; 0: by those who wait for it now */
     char text[DNS_TEXT_MAX];
-    size_t n; /* addresses, or SRV records */
+    size_t n; /* addresses, SRV records, or TLSA records */
     union {
         struct ip ip[DNS_ADDRESSES_MAX];
         struct dns_srv srv[DNS_SRV_KEPT];
+        struct tlsa tlsa[TLSA_RECORDS_MAX];
     } u;
 };
 
@@ -85,7 +90,7 @@ struct dns_slot {
         SLOT_FAILED,
         SLOT_LATE,
     } state;
-    bool again;
+    bool again, authentic;
     enum dns_reply reply;
     enum dns_answer_kind kind;
     unsigned rcode;
@@ -99,6 +104,8 @@ struct dns_plan {
     enum dns_kind kind;
     char name[DOMAIN_MAX + 1];
     bool no_srv; /* addresses: it is known that the name has no SRV record (for the text) */
+    /* What the servers say of DNSSEC counts (RFC 6840 5.7); set after init. */
+    bool trust_ad;
     bool done, grace;
     uint64_t start_ms, end_ms;
     size_t nslots;
@@ -106,7 +113,8 @@ struct dns_plan {
     struct dns_outcome outcome;
 };
 
-/* `name` is a lower-case A-label name that dns_name_ok accepts; env must outlive the plan. */
+/* `name` is a lower-case A-label name that dns_name_ok accepts (TLSA: "_5269._tcp.HOST"); env must
+ * outlive the plan. */
 void dns_plan_init(struct dns_plan *p, const struct env *env, enum dns_kind kind, struct str name,
                    bool no_srv);
 /* The name to ask: of the SRV record, or of the host. The type is in the slot. */
@@ -125,5 +133,6 @@ bool dns_outcome_load(struct dns_outcome *o, enum dns_kind kind, struct str byte
 void dns_outcome_services(const struct dns_outcome *o, struct str domain, const struct env *env,
                           struct dns_services *out);
 void dns_outcome_addresses(const struct dns_outcome *o, struct dns_addresses *out);
+void dns_outcome_tlsa(const struct dns_outcome *o, struct dns_tlsa *out);
 
 #endif

@@ -3,6 +3,7 @@
 #define DNS_RESULT_H
 
 #include "core/base/cidr.h"
+#include "core/base/tlsa.h"
 #include "core/xml/jid.h"
 
 enum { DNS_TARGETS_MAX = 8, DNS_ADDRESSES_MAX = 8 /* 4 per family */, DNS_TEXT_MAX = 160 };
@@ -23,6 +24,7 @@ struct dns_target {
     char host[DOMAIN_MAX + 1]; /* A-label form */
     uint16_t port;
     bool direct_tls; /* TLS from the first byte (XEP-0368) */
+    bool authentic;  /* DNSSEC vouches for it; always false where the resolver is not trusted */
 };
 
 struct dns_services {
@@ -39,6 +41,17 @@ struct dns_addresses {
     enum dns_status status;
     struct ip ip[DNS_ADDRESSES_MAX]; /* IPv6 and IPv4 alternating, IPv6 first */
     size_t n;
+    bool authentic; /* of one family at least (RFC 7673 3.2) */
+    bool cached;
+    uint64_t total_ms;
+    char text[DNS_TEXT_MAX];
+};
+
+struct dns_tlsa {
+    enum dns_status status; /* OK: there are some, although it may be that none could be kept */
+    struct tlsa record[TLSA_RECORDS_MAX];
+    size_t n;
+    bool authentic;
     bool cached;
     uint64_t total_ms;
     char text[DNS_TEXT_MAX];

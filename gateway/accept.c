@@ -189,13 +189,8 @@ static void pair_proven(struct in_session *in, const struct gw_action *a)
 
 /* ---- what passes ----------------------------------------------------------------------------- */
 
-static void deliver(struct in_session *in, const struct stanza *st, const struct gw_action *a)
+static void deliver(struct in_session *in, const struct stanza *st)
 {
-    in->stanzas++;
-    if (in->front->link == NULL) {
-        switch_inward(in->w, st, a->u.pair.local, a->u.pair.remote);
-        return;
-    }
     link_count(in->front->link, LINK_IN, st->kind, st->span.s.n);
     switch_outward(in->front->link, NULL, st);
 }
@@ -204,10 +199,6 @@ static void deliver(struct in_session *in, const struct stanza *st, const struct
 static void malformed(struct in_session *in, const struct stanza *st, const struct gw_action *a)
 {
     struct worker *w = in->w;
-    if (in->front->link == NULL) {
-        switch_malformed_inward(w, st, a);
-        return;
-    }
     w->n.outward.received++;
     if (a->kind == ACT_BOUNCE)
         switch_answer_inside(w, st, a->u.bounce.condition, a->u.bounce.text);
@@ -218,9 +209,12 @@ static void malformed(struct in_session *in, const struct stanza *st, const stru
 static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
 {
     struct in_session *in = (struct in_session *)s;
+    in->stanzas += a->kind == ACT_DELIVER;
+    if (in->front->link == NULL && carry_inward(in->w, ev, a))
+        return;
     switch (a->kind) {
     case ACT_DELIVER:
-        deliver(in, ev->u.stanza, a);
+        deliver(in, ev->u.stanza);
         break;
     case ACT_BOUNCE:
     case ACT_DROP:

@@ -100,6 +100,34 @@ bool carry_feeds(const struct worker *w, const struct authz *a, size_t link)
     return false;
 }
 
+void peer_pause(struct front *f, size_t link)
+{
+    LIST_FOREACH (&f->out, n, next) {
+        struct out_session *o = CONTAINER_OF(n, struct out_session, node);
+        if (!o->s.over && o->m.bidi && carry_feeds(o->w, &o->m.authz, link))
+            carry_pause(&o->s, &o->full_links, link);
+    }
+}
+
+void peer_resume(struct front *f, size_t link)
+{
+    LIST_FOREACH (&f->out, n, next) {
+        struct out_session *o = CONTAINER_OF(n, struct out_session, node);
+        carry_resume(&o->s, &o->full_links, link);
+    }
+}
+
+bool carry_inward(struct worker *w, const struct gw_event *ev, const struct gw_action *a)
+{
+    if (a->kind == ACT_DELIVER)
+        switch_inward(w, ev->u.stanza, a->u.pair.local, a->u.pair.remote);
+    else if (a->kind == ACT_BOUNCE || a->kind == ACT_DROP)
+        switch_malformed_inward(w, ev->u.stanza, a);
+    else
+        return false;
+    return true;
+}
+
 /* ---- carriers -------------------------------------------------------------------------------- */
 
 /* A pair, and the stream that it was proven on last. */
@@ -234,6 +262,17 @@ void peer_quarantine(struct peer *p, const char *why)
     p->bidi_why = why;
     p->bidi_unsent = 0;
     peer_kick(p); /* its timer */
+}
+
+bool peer_judge_bidi(struct out_session *o)
+{
+    const struct s2s_out *m = &o->m;
+    if (m->bidi_broken == NULL)
+        return false;
+    struct peer *p = peer_get(o->front, str_c(m->remote), str_c(m->local));
+    if (p != NULL)
+        peer_quarantine(p, m->bidi_broken);
+    return p != NULL && authz_first(&m->authz, AUTHZ_VALID) == NULL;
 }
 
 /* What comes back again and again goes better by a stream of ours. */

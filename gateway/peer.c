@@ -82,6 +82,7 @@ static void free_peer(struct peer *p)
         connect_cancel(p->dialling);
     if (p->out != NULL)
         p->out->peer = NULL;
+    dane_target_free(p->dane);
     remote_free(p->remote);
     mem_free(p);
 }
@@ -114,24 +115,12 @@ static void step(void *machine, const struct gw_event *ev, struct gw_actions *ou
     s2s_out_step(m, ev, out);
 }
 
-/* What comes in on a bidirectional stream, also when nobody sends on it any more. */
-static bool came_in(struct out_session *o, const struct gw_event *ev, const struct gw_action *a)
-{
-    if (a->kind == ACT_DELIVER)
-        switch_inward(o->w, ev->u.stanza, a->u.pair.local, a->u.pair.remote);
-    else if (a->kind == ACT_BOUNCE || a->kind == ACT_DROP)
-        switch_malformed_inward(o->w, ev->u.stanza, a);
-    else
-        return false;
-    return true;
-}
-
 static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
 {
     struct out_session *o = (struct out_session *)s;
     struct peer *p = o->peer;
     uint64_t now = loop_now(s->loop);
-    if (came_in(o, ev, a) || p == NULL)
+    if (carry_inward(o->w, ev, a) || p == NULL)
         return;
     switch (a->kind) {
     case ACT_READY:
@@ -181,17 +170,6 @@ static void raise_alarm(const struct out_session *o, enum end_reason reason, str
         front_alarm(o->front, "link.tls", text.n ? text : str_c(end_reason_name(reason)));
 }
 
-/* Of a peer that cannot keep the rules of bidi; it is better off without. */
-static bool note_bidi(struct out_session *o)
-{
-    struct peer *p = o->m.bidi_broken == NULL ? NULL
-                     : o->peer != NULL        ? o->peer
-                                       : peer_get(o->front, str_c(o->m.remote), str_c(o->m.local));
-    if (p != NULL)
-        peer_quarantine(p, o->m.bidi_broken);
-    return p != NULL && authz_first(&o->m.authz, AUTHZ_VALID) == NULL;
-}
-
 /* The peer had refused EXTERNAL and would not go on: dialback may do on the next stream. */
 static bool hung_up(const struct s2s_out *m, enum end_reason reason)
 {
@@ -211,7 +189,7 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
            KV_S("tls", tls ? str_c(tls->protocol) : STR("none")),
            KV_S("msg", text.n ? text : STR_NONE));
     carry_take_back(o->front, s);
-    bool without = note_bidi(o);
+    bool without = peer_judge_bidi(o);
     if (o->peer == NULL)
         return;
     struct peer *p = o->peer;
@@ -251,6 +229,7 @@ static void free_session(struct out_session *o)
     list_remove(&o->node);
     tls_ctx_unref(o->s.tls.ctx);
     s2s_out_free(&o->m);
+    dane_target_free(o->dane);
     link_kit_unref(o->kit);
     mem_free(o);
 }
@@ -322,6 +301,8 @@ static struct out_session *new_session(struct peer *p, const struct endpoint *to
         return NULL;
     }
     set_trust(o);
+    o->m.target = o->dane = p->dane;
+    p->dane = NULL;
     o->s.ops = &out_ops;
     o->s.machine = &o->m;
     o->s.log.sink = w->log;
@@ -376,6 +357,7 @@ static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, co
         dial_failed(p, "out of memory", false);
         return;
     }
+    opt.tlsa = o->dane != NULL ? o->dane->tlsa : NULL;
     p->out = o;
     remote_connected(p->remote);
     p->w->n.streams_out++;
@@ -441,20 +423,32 @@ static void connect_to(struct peer *p, const struct ip *ips, size_t n)
         dial_failed(p, "out of memory", false);
 }
 
+/* What DNSSEC knows of the target is known. */
+static void on_dane(struct peer *p, const char *why)
+{
+    if (why != NULL)
+        dial_failed(p, why, true);
+    else
+        connect_to(p, p->found.ip, p->found.n);
+}
+
 static void on_addresses(void *arg, const struct dns_addresses *a)
 {
     struct peer *p = arg;
     p->query = NULL;
+    p->found = *a;
     if (a->status != DNS_OK || a->n == 0)
         dial_failed(p, a->text, true);
     else
-        connect_to(p, a->ip, a->n);
+        peer_dane(p, on_dane);
 }
 
 static void dial(struct peer *p, size_t target)
 {
     struct ip ip;
     p->target = target;
+    dane_target_free(p->dane);
+    p->dane = NULL;
     const char *host = p->targets[target].host;
     if (ip_parse(str_c(host), &ip)) {
         connect_to(p, &ip, 1);
@@ -489,6 +483,7 @@ static bool use_route(struct peer *p, const char *route)
     struct dns_target *t = &p->targets[0];
     p->ntargets = 1;
     t->direct_tls = p->front->link == NULL && policy_route_direct_tls(p->w->cfg, str_c(p->domain));
+    t->authentic = false;
     p->literal = endpoint_parse(str_c(route), &e);
     if (p->literal) {
         char text[ENDPOINT_TEXT];
@@ -800,21 +795,4 @@ void peer_free_all(struct front *f)
     struct peer *p, *next;
     HASH_ITER(hh, f->peers, p, next)
     free_peer(p);
-}
-
-void peer_pause(struct front *f, size_t link)
-{
-    LIST_FOREACH (&f->out, n, next) {
-        struct out_session *o = CONTAINER_OF(n, struct out_session, node);
-        if (!o->s.over && o->m.bidi && carry_feeds(o->w, &o->m.authz, link))
-            carry_pause(&o->s, &o->full_links, link);
-    }
-}
-
-void peer_resume(struct front *f, size_t link)
-{
-    LIST_FOREACH (&f->out, n, next) {
-        struct out_session *o = CONTAINER_OF(n, struct out_session, node);
-        carry_resume(&o->s, &o->full_links, link);
-    }
 }

@@ -113,8 +113,8 @@ static struct resolver *make_resolver(struct worker *w, const struct gateway_con
                                       struct buf *why)
 {
     char text[DNS_TEXT_MAX] = "out of memory";
-    struct resolver *r =
-        resolver_new(&w->loop, c->dns.servers, c->dns.nservers, c->dns.timeout, text);
+    struct resolver_settings s = {c->dns.servers, c->dns.nservers, c->dns.timeout, c->dns.trust_ad};
+    struct resolver *r = resolver_new(&w->loop, &s, text);
     if (r == NULL)
         buf_printf(why, "dns.servers: %s\n", text);
     return r;

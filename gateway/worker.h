@@ -93,6 +93,7 @@ struct out_session {
     uint64_t stanzas;
     char addr[ENDPOINT_TEXT];
     char pair[PAIR_TEXT];
+    struct dane_target *dane; /* what DNSSEC knows of the target; NULL: nothing */
 };
 
 /* One remote domain and what is under way for it. Towards the inside, where each stream speaks for
@@ -113,6 +114,9 @@ struct peer {
     size_t ntargets;
     bool literal;               /* the target is a static route's literal address */
     size_t target;              /* the one being tried */
+    struct dane_target *dane;   /* of it, until the stream takes it over; NULL: nothing is known */
+    struct dns_addresses found; /* while its TLSA records are asked for */
+    void (*dane_known)(struct peer *p, const char *why);
     char local[DOMAIN_MAX + 1]; /* the local domain whose stanza or question woke it */
     uint64_t started;           /* ms: first dial of this attempt */
     uint64_t without_external;  /* ms: until then; it hung up on SASL EXTERNAL */
@@ -347,6 +351,8 @@ bool carry_feeds(const struct worker *w, const struct authz *a, size_t link);
 /* The pair is new on this stream: it may feed a link that is full now. */
 void carry_pause_new(struct worker *w, struct session *s, uint64_t *full_links, struct str local,
                      struct str remote);
+/* A stanza from the world that its stream's machine has decided about; false: it is none. */
+bool carry_inward(struct worker *w, const struct gw_event *ev, const struct gw_action *a);
 
 /* A pair was proven on this stream: perhaps it carries it back. */
 void carrier_proven(struct in_session *in, struct str local, struct str remote);
@@ -365,6 +371,8 @@ void peer_settle_first(struct peer *p);
 /* The peer does without bidi for a while; `why` is static. */
 void peer_quarantine(struct peer *p, const char *why);
 bool peer_bidi(const struct front *f, struct str remote); /* it need not */
+/* Of an outgoing stream that has ended: true when it is to be tried again at once, without bidi. */
+bool peer_judge_bidi(struct out_session *o);
 
 /* ---- peer.c ---- */
 struct peer *peer_find(const struct front *f, struct str remote, struct str local); /* or NULL */
@@ -388,6 +396,11 @@ void peer_free_all(struct front *f);
 /* As accept_pause and accept_resume, for outgoing streams on which stanzas come in. */
 void peer_pause(struct front *f, size_t index);
 void peer_resume(struct front *f, size_t index);
+
+/* peer_dane.c: finds out what DNSSEC knows of the target being dialled, whose addresses have been
+ * found (p->found), and then says so, once, unless p->query was cancelled: p->dane is ready, or
+ * `why` the target must not be used. */
+void peer_dane(struct peer *p, void (*known)(struct peer *p, const char *why));
 
 /* ---- kit.c ---- */
 /* `old`: the certificates of the link of this name, NULL: it is new. NULL: `why` holds lines for

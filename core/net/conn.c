@@ -419,6 +419,7 @@ struct conn *conn_new(struct loop *l, uv_tcp_t *tcp, const struct conn_options *
     c->detect_ctx = opt->detect_tls ? opt->tls_ctx : NULL;
     c->detect_domain = opt->tls_domain;
     c->tls_only = opt->tls_only;
+    c->tlsa = opt->tlsa;
     c->stall.fire = on_stall;
     c->relax.fire = on_relax;
     c->linger.fire = on_linger;
@@ -453,6 +454,8 @@ void conn_start_tls(struct conn *c, struct tls_ctx *ctx, bool server, const char
     c->tls = tls_engine_new(ctx, server, domain, peer_name);
     if (c->tls == NULL)
         conn_fail(c, "out of memory", true);
+    else if (c->tlsa != NULL)
+        tls_engine_dane(c->tls, c->tlsa);
 }
 
 void conn_reset_stream(struct conn *c)

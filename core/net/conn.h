@@ -55,6 +55,7 @@ struct conn_options {
     bool detect_tls, tls_only;
     struct tls_ctx *tls_ctx;
     const char *tls_domain;
+    const struct tlsa_set *tlsa; /* dialling side: as in tls_engine_dane; NULL: none; as long */
 };
 
 /* Takes over an open, connected uv_tcp_t allocated with mem_alloc (from listen or connect). NULL

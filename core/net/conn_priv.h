@@ -29,6 +29,7 @@ struct conn {
     struct tls_ctx *detect_ctx; /* not NULL: the first byte decides whether it is TLS */
     const char *detect_domain;
     bool tls_only; /* it has to be */
+    const struct tlsa_set *tlsa;
     struct dead_watch dead;
     uint64_t dead_ms;
 

@@ -32,6 +32,7 @@ void tls_stores_unref(struct tls_stores *t);
 /* The store of one of settings.ca_files; ca_file NULL: that for everybody. NULL: not loaded. As
  * long as `t`. */
 const struct tls_store *tls_stores_find(const struct tls_stores *t, const char *ca_file);
+X509_STORE *tls_store_x509(const struct tls_store *s);     /* borrowed; NULL for NULL */
 X509_STORE *tls_stores_common(const struct tls_stores *t); /* that for everybody; borrowed */
 /* Writes chain_ok and why of `p`, whose other facts are those of the leaf. `by`: NULL trusts
  * nobody. `chain`: the certificates that came with it, in any order; NULL: none. `server`: the peer

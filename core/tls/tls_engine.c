@@ -16,6 +16,7 @@
 #include "core/base/cidr.h"
 #include "core/base/mem.h"
 #include "core/tls/tls_ctx_priv.h"
+#include "core/tls/tls_dane.h"
 #include "core/tls/tls_facts_priv.h"
 #include "core/tls/tls_sessions_priv.h"
 
@@ -42,6 +43,7 @@ struct tls_engine {
     const struct tls_store *by; /* who judges it; NULL: nobody is trusted */
     char *pair;                 /* "local\0remote": its sessions; NULL: none are kept */
     size_t pair_n;
+    const struct tlsa_set *tlsa; /* what its domain says of it; NULL: nothing */
     char why[TLS_WHY_MAX];
     int first; /* first byte received; -1: none yet */
     bool server, up, failed;
@@ -349,7 +351,8 @@ bool tls_engine_readable(const struct tls_engine *e)
 static bool worth_resuming(const struct tls_engine *e)
 {
     const char *remote = e->pair + strlen(e->pair) + 1;
-    return e->peer.chain_ok && tls_peer_covers(&e->peer, str_c(remote));
+    return e->peer.chain_ok && e->peer.dane != TLS_DANE_MISMATCH &&
+           tls_peer_covers(&e->peer, str_c(remote));
 }
 
 /* The session of TLS 1.2 is there at once; tickets of 1.3 come later. One without extended master
@@ -386,13 +389,27 @@ void tls_engine_forget(struct tls_engine *e)
         tls_sessions_forget(tls_ctx_sessions(e->ctx), pair_of(e));
 }
 
+static void judge_dane(struct tls_engine *e, X509 *x)
+{
+    struct tls_peer *p = &e->peer;
+    p->dane = tls_dane_match(e->tlsa, x, SSL_get_peer_cert_chain(e->ssl), tls_store_x509(e->by),
+                             p->chain_ok, p->dane_why);
+}
+
 static void judge_chain(struct tls_engine *e)
 {
     X509 *x = SSL_get0_peer_certificate(e->ssl);
     if (x != NULL)
         tls_stores_judge(tls_ctx_stores(e->ctx), e->by, x, SSL_get_peer_cert_chain(e->ssl),
                          !e->server, &e->peer);
+    if (x != NULL && e->tlsa != NULL)
+        judge_dane(e, x);
     settle_session(e);
+}
+
+void tls_engine_dane(struct tls_engine *e, const struct tlsa_set *records)
+{
+    e->tlsa = records;
 }
 
 void tls_engine_judge(struct tls_engine *e, const char *ca_file)

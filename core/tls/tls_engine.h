@@ -5,6 +5,7 @@
 #define CORE_TLS_TLS_ENGINE_H
 
 #include "core/base/buf.h"
+#include "core/base/tlsa.h"
 #include "core/tls/tls_ctx.h"
 #include "core/tls/tls_peer.h"
 
@@ -51,6 +52,9 @@ const struct tls_peer *tls_engine_peer(const struct tls_engine *e);
  * will ask; after it chain_ok and `why` of the facts are rewritten in place. A file that was never
  * loaded trusts nobody. Without a peer's certificate nothing changes. */
 void tls_engine_judge(struct tls_engine *e, const char *ca_file);
+/* Before the handshake, of a client: its facts will say what these records say of the server. They
+ * live as long as the engine. */
+void tls_engine_dane(struct tls_engine *e, const struct tlsa_set *records);
 /* As client, where settings.sessions allow it, a session with the same two names is resumed, and
  * what resumes this one is kept as long as the peer's chain_ok holds and its certificate covers
  * `peer_name`. This forgets it: for a peer that was refused for another reason, and may come back

@@ -67,6 +67,11 @@ const struct tls_store *tls_stores_find(const struct tls_stores *t, const char *
     return NULL;
 }
 
+X509_STORE *tls_store_x509(const struct tls_store *s)
+{
+    return s != NULL ? s->store : NULL;
+}
+
 X509_STORE *tls_stores_common(const struct tls_stores *t)
 {
     return t->v[0].store;

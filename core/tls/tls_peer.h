@@ -28,6 +28,16 @@ struct tls_name {
     const char *domain; /* A-labels in lower case, no service; a dNSName may begin with "*." */
 };
 
+/* What the TLSA records given for the peer say of its certificates (core/tls/tls_dane.h). */
+enum tls_dane {
+    TLS_DANE_NONE,      /* none were given */
+    TLS_DANE_UNUSABLE,  /* none that can be compared with */
+    TLS_DANE_MISMATCH,  /* no usable one fits: dane_why */
+    TLS_DANE_KEY,       /* the certificate or its key itself: nothing else of it counts */
+    TLS_DANE_AUTHORITY, /* a path leads to an authority that is named */
+    TLS_DANE_NARROWED,  /* chain_ok, and by what is named */
+};
+
 struct tls_peer {
     char protocol[16]; /* "TLSv1.3" */
     char cipher[48];
@@ -50,6 +60,9 @@ struct tls_peer {
     const char *subject, *issuer; /* "CN=…,O=…", printable ASCII; NULL without certificate */
 
     char why[TLS_WHY_MAX]; /* chain not ok: one phrase, "expired on 2026-01-02" */
+
+    enum tls_dane dane;
+    char dane_why[TLS_WHY_MAX];
 };
 
 /* The certificate carries this domain (A-labels, any case): dNSName with at most one whole

@@ -36,7 +36,8 @@ static void wrong_key(const struct tls_peer *t, char why[IDENTITY_WHY])
     snprintf(why, IDENTITY_WHY, "its key is not one of the pinned ones: %s", hash);
 }
 
-static void falls_short(const struct tls_peer *t, struct str remote, char why[IDENTITY_WHY])
+static void falls_short(const struct tls_peer *t, struct str remote, const struct dane_target *at,
+                        char why[IDENTITY_WHY])
 {
     if (t == NULL)
         snprintf(why, IDENTITY_WHY, "there is no TLS, and so no certificate");
@@ -44,21 +45,44 @@ static void falls_short(const struct tls_peer *t, struct str remote, char why[ID
         snprintf(why, IDENTITY_WHY, "no certificate was shown");
     else if (!t->chain_ok)
         snprintf(why, IDENTITY_WHY, "%s", t->why[0] ? t->why : "not trusted");
-    else if (!tls_peer_covers(t, remote))
+    else if (!dane_covers(at, t, remote))
         wrong_name(t, remote, why);
     else
         wrong_key(t, why);
 }
 
+/* By authorities; the name may be that of the target. */
+static bool proven(const struct gateway_config *c, const struct tls_peer *t, struct str remote,
+                   const struct dane_target *at, char why[IDENTITY_WHY])
+{
+    bool ok = t != NULL && t->has_certificate && t->chain_ok && dane_covers(at, t, remote) &&
+              pinned(c, t, remote);
+    why[0] = '\0';
+    if (!ok)
+        falls_short(t, remote, at, why);
+    return ok;
+}
+
 bool identity_proven(const struct gateway_config *c, const struct tls_peer *t, struct str remote,
                      char why[IDENTITY_WHY])
 {
-    bool proven = t != NULL && t->has_certificate && t->chain_ok && tls_peer_covers(t, remote) &&
-                  pinned(c, t, remote);
-    why[0] = '\0';
-    if (!proven)
-        falls_short(t, remote, why);
-    return proven;
+    return proven(c, t, remote, NULL, why);
+}
+
+enum identity identity_of_target(const struct gateway_config *c, const struct tls_peer *t,
+                                 struct str remote, const struct dane_target *at,
+                                 char why[IDENTITY_WHY])
+{
+    at = c->dns.trust_ad ? at : NULL;
+    enum dane_verdict dane = dane_judge(at, t, remote, why);
+    if (dane == DANE_DENIES)
+        return IDENTITY_DENIED;
+    if (dane == DANE_SILENT || policy_ca_file(c, remote) != NULL)
+        return proven(c, t, remote, at, why) ? IDENTITY_PROVEN : IDENTITY_UNPROVEN;
+    if (pinned(c, t, remote))
+        return IDENTITY_PROVEN_DANE;
+    wrong_key(t, why);
+    return IDENTITY_UNPROVEN;
 }
 
 bool identity_tls_enough(const struct gateway_config *c, const struct tls_peer *t,

@@ -149,7 +149,9 @@ static void close_gracefully(struct s2s_out *m, struct gw_actions *out, enum end
 
 enum security_mode s2s_out_mode(const struct s2s_out *m)
 {
-    return side_security(m->side, str_c(m->remote));
+    enum security_mode mode = side_security(m->side, str_c(m->remote));
+    bool must = m->side->cfg->dns.trust_ad && dane_demands_tls(m->target);
+    return must && mode == SECURITY_TLS_OPTIONAL ? SECURITY_TLS_REQUIRED : mode;
 }
 
 /* ---- dialback questions ---------------------------------------------------------------------- */

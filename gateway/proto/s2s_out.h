@@ -11,7 +11,8 @@
  * have found it by DNS, or its certificate has proven it. A stream that only asked is closed after
  * the last answer.
  *
- * A target of _xmpps-server begins with the handshake (XEP-0368).
+ * A target of _xmpps-server begins with the handshake (XEP-0368). A target whose certificate DNSSEC
+ * knows of (TLSA records) must speak TLS and show that one, whatever else the rules allow.
  *
  * Towards the world, the rules for the peer (`auth`, pins, minimum_tls) are applied to its
  * certificate before anything is said to it. How we prove ourselves is the peer's choice: when it
@@ -78,8 +79,9 @@ struct s2s_out {
     bool wants_bidi;
     bool bidi;                  /* asked for: stanzas of valid pairs may come in */
     const char *bidi_broken;    /* how the peer broke its rules, static; NULL: it did not */
+    const struct dane_target *target; /* what DNSSEC knows of it; NULL: nothing; the driver's too */
     const struct tls_peer *tls; /* facts of the handshake; NULL: none. They live as long as this */
-    bool proven;                /* by them, `remote` */
+    bool proven, by_dane;       /* by them, `remote`; by TLSA records and not by authorities */
     char why[IDENTITY_WHY];     /* what they lack; "": nothing */
     bool encrypted, dialback_declared, can_dialback, external_offered;
     bool authenticated;                    /* as `local`, by EXTERNAL */

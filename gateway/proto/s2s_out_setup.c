@@ -49,8 +49,10 @@ bool s2s_out_identity_ok(struct s2s_out *m)
         return true;
     if (!identity_tls_enough(c, m->tls, remote, m->why))
         return false;
-    m->proven = identity_proven(c, m->tls, remote, m->why);
-    return m->proven || auth_of(m) & POLICY_AUTH_DIALBACK;
+    enum identity id = identity_of_target(c, m->tls, remote, m->target, m->why);
+    m->by_dane = id == IDENTITY_PROVEN_DANE;
+    m->proven = m->by_dane || id == IDENTITY_PROVEN;
+    return m->proven || (id == IDENTITY_UNPROVEN && auth_of(m) & POLICY_AUTH_DIALBACK);
 }
 
 /* To a server that the rules do not accept not even a header goes. */
@@ -59,7 +61,7 @@ static bool identity_accepted(struct s2s_out *m, struct gw_actions *out)
     bool ok = s2s_out_identity_ok(m);
     gw_log(out, ok ? LOG_INFO : LOG_NOTICE, "s2s.identity", KV_C("remote", m->remote),
            KV_C("certificate", m->proven ? "proven" : "unproven"),
-           KV_C("msg", m->why[0] ? m->why : NULL));
+           KV_C("by", m->by_dane ? "dane" : NULL), KV_C("msg", m->why[0] ? m->why : NULL));
     if (!ok)
         s2s_out_rest_because(m, out, END_UNTRUSTED, str_c(m->why));
     return ok;

@@ -39,6 +39,7 @@ struct server {
     uv_udp_t udp;
     uv_tcp_t tcp;
     unsigned questions, connections;
+    unsigned asked_ad; /* of the questions: what is known of DNSSEC was wanted too */
     struct slow slow[SLOTS];
     struct tcp_client client[SLOTS];
     char address[32];
@@ -58,6 +59,8 @@ static void some_records(struct pkt *p, const char *name, unsigned type)
         pkt_srv(p, name, 60, 10, 0, 5269, "first.good.lab");
     } else if (type == DNS_RR_A) {
         pkt_a(p, name, 60, "\x7f\x09\x09\x09");
+    } else if (type == DNS_RR_TLSA) {
+        pkt_tlsa(p, name, 60, 3, 1, 1, 0xab, 32);
     } else {
         pkt_aaaa(p, name, 60, v6);
     }
@@ -163,7 +166,12 @@ static void on_udp(uv_udp_t *h, ssize_t n, const uv_buf_t *b, const struct socka
     if (n <= 0 || from == NULL || !parse_question(b->base, (size_t)n, name, &id, &type))
         return;
     s->questions++;
-    switch (answer_for(&p, name, id, type, false)) {
+    bool ask_ad = (b->base[3] & 0x20) != 0;
+    s->asked_ad += ask_ad;
+    enum how how = answer_for(&p, name, id, type, false);
+    if (asked_for(name, "liar") || (ask_ad && asked_for(name, "signed")))
+        pkt_authentic(&p);
+    switch (how) {
     case ANSWER:
         send_udp(s, (const struct sockaddr_in *)(const void *)from, &p);
         break;
@@ -286,9 +294,10 @@ struct got {
     unsigned calls, order; /* 1: the first callback of all */
     struct dns_services s;
     struct dns_addresses a;
+    struct dns_tlsa t;
 };
 
-static void world_open(struct world *w, bool tcp, uint64_t timeout_ms)
+static void world_open_trusting(struct world *w, bool tcp, uint64_t timeout_ms, bool trust_ad)
 {
     char why[DNS_TEXT_MAX];
     memset(w, 0, sizeof *w);
@@ -299,8 +308,14 @@ static void world_open(struct world *w, bool tcp, uint64_t timeout_ms)
     assert_true(loop_init(&w->loop, &env_system, w->log));
     server_open(&w->server, w->loop.uv, tcp);
     char *servers[] = {w->server.address};
-    w->r = resolver_new(&w->loop, servers, 1, timeout_ms, why);
+    struct resolver_settings s = {servers, 1, timeout_ms, trust_ad};
+    w->r = resolver_new(&w->loop, &s, why);
     assert_non_null(w->r);
+}
+
+static void world_open(struct world *w, bool tcp, uint64_t timeout_ms)
+{
+    world_open_trusting(w, tcp, timeout_ms, false);
 }
 
 static void world_close(struct world *w)
@@ -356,6 +371,23 @@ static void addresses(struct world *w, struct got *g, const char *name)
 {
     *g = (struct got){.w = w};
     struct dns_query *q = resolver_addresses(w->r, str_c(name), on_addresses, g);
+    assert_non_null(q);
+    assert_int_equal(g->calls, 0);
+    g->q = q;
+    w->pending++;
+}
+
+static void on_tlsa(void *arg, const struct dns_tlsa *t)
+{
+    struct got *g = arg;
+    g->t = *t;
+    one_done(g);
+}
+
+static void tlsa(struct world *w, struct got *g, const char *host)
+{
+    *g = (struct got){.w = w};
+    struct dns_query *q = resolver_tlsa(w->r, str_c(host), 5269, on_tlsa, g);
     assert_non_null(q);
     assert_int_equal(g->calls, 0);
     g->q = q;
@@ -569,7 +601,8 @@ static void test_nobody_there(void **state)
     server_close(&empty); /* nobody listens there any more */
     uv_run(w.loop.uv, UV_RUN_NOWAIT);
     char *servers[] = {empty.address};
-    w.r = resolver_new(&w.loop, servers, 1, 3000, why);
+    struct resolver_settings settings = {servers, 1, 3000, false};
+    w.r = resolver_new(&w.loop, &settings, why);
     assert_non_null(w.r);
     services(&w, &g, "good.lab");
     run(&w);
@@ -769,6 +802,113 @@ static void test_in_flight_limit(void **state)
     world_close(&w);
 }
 
+/* ---- DNSSEC ---------------------------------------------------------------------------------- */
+
+static void test_tlsa(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *host;
+        enum dns_status status;
+        bool authentic;
+        const char *text;
+    } row[] = {
+        {"signed.lab", DNS_OK, true, ""},
+        {"good.lab", DNS_OK, false, ""},
+        {"liar.lab", DNS_OK, true, ""},
+        {"nx.lab", DNS_NONE, false, "_5269._tcp.nx.lab has no TLSA record"},
+        {"broken.lab", DNS_FAILED, false, "TLSA _5269._tcp.broken.lab: SERVFAIL"},
+        {"silent.lab", DNS_TIMEOUT, false, "did not answer"},
+        {"127.0.0.1", DNS_NONE, false, "is an address"},
+        {"a b.lab", DNS_NONE, false, "not a domain name"},
+    };
+    enum { N = sizeof row / sizeof *row };
+    static struct world w;
+    static struct got g[N];
+    char longest[DOMAIN_MAX + 1];
+    world_open_trusting(&w, true, 400, true);
+    for (size_t i = 0; i < N; i++)
+        tlsa(&w, &g[i], row[i].host);
+    run(&w);
+    for (size_t i = 0; i < N; i++) {
+        assert_int_equal(g[i].t.status, row[i].status);
+        assert_int_equal(g[i].t.authentic, row[i].authentic);
+        assert_int_equal(g[i].t.n, row[i].status == DNS_OK);
+        if (strstr(g[i].t.text, row[i].text) == NULL)
+            fail_msg("%s: %s", row[i].host, g[i].t.text);
+    }
+    const struct tlsa *t = &g[0].t.record[0];
+    assert_true(t->usage == 3 && t->selector == 1 && t->matching == 1 && t->n == 32);
+    assert_true(logged(&w, "dns.result host=_5269._tcp.signed.lab method=TLSA total="));
+    assert_true(logged(&w, "records=1 authentic=yes cached=no status=ok"));
+
+    unsigned questions = w.server.questions;
+    tlsa(&w, &g[0], "SIGNED.lab");
+    run(&w);
+    assert_true(g[0].t.cached && g[0].t.authentic && g[0].t.n == 1);
+    /* A host with so long a name cannot have any. */
+    memset(longest, 'a', sizeof longest);
+    for (size_t i = 50; i < DOMAIN_MAX; i += 51)
+        longest[i] = '.';
+    longest[DOMAIN_MAX] = '\0';
+    tlsa(&w, &g[0], longest);
+    run(&w);
+    assert_int_equal(g[0].t.status, DNS_NONE);
+    assert_int_equal(w.server.questions, questions);
+    world_close(&w);
+}
+
+/* The AD bit is asked for and believed where the servers are trusted, and only there. */
+static void test_authentic(void **state)
+{
+    (void)state;
+    static struct world w;
+    for (unsigned trust = 0; trust < 2; trust++) {
+        struct got s, a, t, liar, plain;
+        world_open_trusting(&w, true, 3000, trust);
+        services(&w, &s, "signed.lab");
+        addresses(&w, &a, "signed.lab");
+        tlsa(&w, &t, "signed.lab");
+        services(&w, &liar, "liar.lab");
+        services(&w, &plain, "good.lab");
+        run(&w);
+        assert_int_equal(w.server.asked_ad, trust ? w.server.questions : 0);
+        assert_int_equal(s.s.ntargets, 2);
+        for (size_t i = 0; i < 2; i++)
+            assert_int_equal(s.s.target[i].authentic, trust);
+        assert_int_equal(a.a.authentic, trust);
+        assert_int_equal(t.t.authentic, trust);
+        assert_int_equal(liar.s.target[0].authentic, trust);
+        assert_false(plain.s.target[0].authentic);
+        assert_int_equal(logged(&w, "authentic="), trust);
+        services(&w, &s, "signed.lab");
+        addresses(&w, &a, "signed.lab");
+        run(&w);
+        assert_true(s.s.cached && a.a.cached); /* it is kept with the rest */
+        assert_int_equal(s.s.target[1].authentic, trust);
+        assert_int_equal(a.a.authentic, trust);
+        world_close(&w);
+    }
+}
+
+/* The services of a domain without SRV records, for who asks for one kind, and its addresses are
+ * two things, though of the same name. */
+static void test_plain_services_then_addresses(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct got s, a;
+    world_open(&w, true, 3000);
+    ask_services(&w, &s, "fallback.lab", false);
+    run(&w);
+    assert_string_equal(s.s.target[0].host, "fallback.lab");
+    addresses(&w, &a, "fallback.lab");
+    run(&w);
+    assert_false(a.a.cached);
+    assert_int_equal(a.a.n, 2);
+    world_close(&w);
+}
+
 static void test_bad_servers(void **state)
 {
     (void)state;
@@ -780,20 +920,21 @@ static void test_bad_servers(void **state)
         char text[32];
         str_copy(text, sizeof text, str_c(bad[i]));
         char *servers[] = {text};
-        assert_null(resolver_new(&loop, servers, 1, 1000, why));
+        assert_null(resolver_new(&loop, &(struct resolver_settings){servers, 1, 1000, false}, why));
         assert_non_null(strstr(why, "is not an address with a port"));
     }
     char v4[] = "127.0.0.1:53", v6[] = "[::1]:5353";
     char *good[] = {v4, v6};
-    struct resolver *r = resolver_new(&loop, good, 2, 1000, why);
+    const struct resolver_settings of_system = {NULL, 0, 1000, false}, two = {good, 2, 1000, true};
+    struct resolver *r = resolver_new(&loop, &two, why);
     assert_non_null(r);
     resolver_close(r);
-    r = resolver_new(&loop, NULL, 0, 1000, why); /* the system's */
+    r = resolver_new(&loop, &of_system, why);
     assert_non_null(r);
     resolver_close(r);
     for (unsigned long n = 1; n < 3; n++) {
         mem_fail_after(n);
-        assert_null(resolver_new(&loop, good, 2, 1000, why));
+        assert_null(resolver_new(&loop, &two, why));
         mem_fail_after(0);
         assert_int_not_equal(why[0], '\0');
     }
@@ -847,6 +988,9 @@ int main(void)
         cmocka_unit_test(test_close_in_callback),
         cmocka_unit_test(test_close_in_flight),
         cmocka_unit_test(test_in_flight_limit),
+        cmocka_unit_test(test_tlsa),
+        cmocka_unit_test(test_authentic),
+        cmocka_unit_test(test_plain_services_then_addresses),
         cmocka_unit_test(test_bad_servers),
         cmocka_unit_test(test_no_memory),
     };

@@ -341,8 +341,8 @@ def _objects(objects):
 
 def gateway_conf(*, domains, links, listen, dns, mode="tls-optional", privacy="allow-list",
                  peers=(), secret=None, source=None, ca=None, timeouts=None, limits=None,
-                 dialback_timeout="5s", dns_timeout="3s", deny=(), auth=None, direct_tls=(),
-                 tls=None, previous_secrets=(), extra=""):
+                 dialback_timeout="5s", dns_timeout="3s", trust_ad=False, deny=(), auth=None,
+                 direct_tls=(), tls=None, previous_secrets=(), extra=""):
     """The text of a gateway's configuration."""
     dialback = {"secret_file": secret} if secret else {}
     if previous_secrets:
@@ -358,7 +358,7 @@ def gateway_conf(*, domains, links, listen, dns, mode="tls-optional", privacy="a
         f"peers    = {_objects(peers)};",
         f"listen   = {_group(doors)};",
         f"links    = {_objects(links)};",
-        f'dns      = {{ servers = {_quoted(dns)}; timeout = "{dns_timeout}"; }};',
+        f"dns      = {_group({'servers': dns, 'timeout': dns_timeout, 'trust_ad': trust_ad})};",
         f"outbound = {{ source = {_quoted(source or [])}; deny_networks = {_quoted(deny)}; }};",
     ]
     if timeouts:

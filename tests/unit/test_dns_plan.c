@@ -23,6 +23,7 @@ static int byte_drawn = 0x80;
 static const struct env env = {.random = constant, .ctx = &byte_drawn};
 
 static struct dns_plan plan;
+static bool trusted;
 static struct dns_actions todo;
 
 static void step(enum dns_event_kind kind, uint64_t now)
@@ -52,6 +53,7 @@ static void reply(enum dns_rr type, enum dns_reply how, const struct pkt *p, uin
 static void begin(enum dns_kind kind, const char *name, bool no_srv)
 {
     dns_plan_init(&plan, &env, kind, str_c(name), no_srv);
+    plan.trust_ad = trusted;
     step(DNS_EV_START, 1000);
 }
 
@@ -601,6 +603,155 @@ static void test_without_question(void **state)
     assert_string_equal(dns_status_name(DNS_TIMEOUT), "timeout");
 }
 
+/* ---- TLSA ---- */
+
+#define TLSA_NAME "_5269._tcp.one.beta.lab"
+
+enum tlsa_end { TWO, UNFIT, HALF, NO_TLSA, NO_SUCH_NAME, BOGUS, FOREIGN, NO_ANSWER };
+
+static void tlsa_end(enum tlsa_end e)
+{
+    struct pkt p;
+    unsigned rcode = e == NO_SUCH_NAME ? 3 : e == BOGUS ? 2 : 0;
+    pkt_response(&p, 1, rcode, e == FOREIGN ? "other.lab" : TLSA_NAME, DNS_RR_TLSA);
+    pkt_authentic(&p);
+    if (e == TWO || e == HALF)
+        pkt_tlsa(&p, TLSA_NAME, 300, 3, 1, 1, 7, 32);
+    if (e == TWO)
+        pkt_tlsa(&p, TLSA_NAME, 300, 2, 0, 1, 8, 32);
+    if (e == UNFIT || e == HALF)
+        pkt_tlsa(&p, TLSA_NAME, 300, 3, 0, 0, 9, TLSA_DATA_MAX + 1);
+    reply(DNS_RR_TLSA, e == NO_ANSWER ? DNS_REPLY_TIMEOUT : DNS_REPLY_MESSAGE, &p, 1010);
+}
+
+static void test_tlsa(void **state)
+{
+    (void)state;
+    static const struct {
+        enum tlsa_end end;
+        enum dns_status status;
+        size_t n;
+        bool authentic;
+        uint64_t life_ms;
+        const char *text;
+    } row[] = {
+        {TWO, DNS_OK, 2, true, 300000, ""},
+        {UNFIT, DNS_OK, 0, true, 30000, ""}, /* there are some, and so TLS */
+        {HALF, DNS_OK, 1, true, 300000, ""},
+        {NO_TLSA, DNS_NONE, 0, true, 30000, TLSA_NAME " has no TLSA record"},
+        {NO_SUCH_NAME, DNS_NONE, 0, true, 30000, TLSA_NAME " has no TLSA record"},
+        {BOGUS, DNS_FAILED, 0, false, 5000, "could not resolve TLSA " TLSA_NAME ": SERVFAIL"},
+        {FOREIGN, DNS_FAILED, 0, false, 5000, "unusable answer for TLSA"},
+        {NO_ANSWER, DNS_TIMEOUT, 0, false, 5000, "did not answer"},
+    };
+    trusted = true;
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct dns_tlsa t;
+        struct dns_outcome loaded;
+        begin(DNS_KIND_TLSA, TLSA_NAME, false);
+        assert_true(did(DNS_ACT_ASK));
+        tlsa_end(row[i].end);
+        assert_true(did(DNS_ACT_DONE));
+        struct str bytes = {(const char *)&plan.outcome,
+                            dns_outcome_size(&plan.outcome, DNS_KIND_TLSA)};
+        assert_true(dns_outcome_load(&loaded, DNS_KIND_TLSA, bytes));
+        bytes.n--;
+        assert_false(dns_outcome_load(&loaded, DNS_KIND_TLSA, bytes));
+        dns_outcome_tlsa(&plan.outcome, &t);
+        assert_int_equal(t.status, row[i].status);
+        assert_int_equal(t.n, row[i].n);
+        assert_int_equal(t.authentic, row[i].authentic);
+        assert_int_equal(plan.outcome.life_ms, row[i].life_ms);
+        assert_non_null(strstr(t.text, row[i].text));
+        if (t.n > 0)
+            assert_true(t.record[0].usage == 3 && t.record[0].n == 32 && t.record[0].data[31] == 7);
+    }
+    begin(DNS_KIND_TLSA, TLSA_NAME, false);
+    reply(DNS_RR_TLSA, DNS_REPLY_UNREACHABLE, NULL, 1001);
+    assert_true(did(DNS_ACT_ASK) && todo.v[0].again);
+    tlsa_end(TWO);
+    assert_int_equal(plan.outcome.status, DNS_OK);
+    begin(DNS_KIND_TLSA, TLSA_NAME, false);
+    step(DNS_EV_DEADLINE, 11000);
+    assert_int_equal(plan.outcome.status, DNS_TIMEOUT);
+    trusted = false;
+}
+
+/* ---- what DNSSEC vouches for ---- */
+
+static void services_say(bool plain_ad, bool tls_ad, bool plain_none)
+{
+    struct pkt p;
+    begin(DNS_KIND_SERVICES, "beta.lab", false);
+    pkt_response(&p, 1, plain_none ? 3 : 0, SRV_NAME, DNS_RR_SRV);
+    if (!plain_none)
+        pkt_srv(&p, SRV_NAME, 400, 20, 0, 5269, "plain.beta.lab");
+    if (plain_ad)
+        pkt_authentic(&p);
+    reply_to(0, DNS_REPLY_MESSAGE, &p, 1010);
+    pkt_response(&p, 1, plain_none ? 3 : 0, TLS_NAME, DNS_RR_SRV);
+    if (!plain_none)
+        pkt_srv(&p, TLS_NAME, 400, 10, 0, 5270, "tls.beta.lab");
+    if (tls_ad)
+        pkt_authentic(&p);
+    reply_to(1, DNS_REPLY_MESSAGE, &p, 1020);
+}
+
+static void test_authentic_services(void **state)
+{
+    (void)state;
+    for (unsigned bits = 0; bits < 16; bits++) {
+        bool plain = bits & 1, tls = bits & 2, none = bits & 4;
+        struct dns_services s;
+        trusted = bits & 8;
+        services_say(plain, tls, none);
+        dns_outcome_services(&plan.outcome, STR("beta.lab"), &env, &s);
+        assert_int_equal(s.ntargets, none ? 1 : 2);
+        assert_int_equal(s.target[0].direct_tls, !none);
+        if (none) {
+            assert_int_equal(s.target[0].authentic, trusted && plain);
+        } else {
+            assert_int_equal(s.target[0].authentic, trusted && tls);
+            assert_int_equal(s.target[1].authentic, trusted && plain);
+        }
+    }
+    trusted = false;
+}
+
+static void test_authentic_addresses(void **state)
+{
+    (void)state;
+    static const struct {
+        bool trust, a_ad, aaaa_ad, aaaa_none, authentic;
+    } row[] = {
+        {true, true, true, false, true},   {true, true, false, false, true},
+        {true, false, true, false, true},  {true, false, false, false, false},
+        {true, false, true, true, false}, /* that there is no AAAA says nothing of the A */
+        {false, true, true, false, false},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct pkt p;
+        struct dns_addresses a;
+        trusted = row[i].trust;
+        begin(DNS_KIND_ADDRESSES, "h.lab", false);
+        pkt_response(&p, 1, 0, "h.lab", DNS_RR_A);
+        pkt_a(&p, "h.lab", 60, "\x7f\0\0\1");
+        if (row[i].a_ad)
+            pkt_authentic(&p);
+        reply(DNS_RR_A, DNS_REPLY_MESSAGE, &p, 1010);
+        pkt_response(&p, 1, 0, "h.lab", DNS_RR_AAAA);
+        if (!row[i].aaaa_none)
+            pkt_aaaa(&p, "h.lab", 60, "\x20\1\xd\xb8\0\0\0\0\0\0\0\0\0\0\0\1");
+        if (row[i].aaaa_ad)
+            pkt_authentic(&p);
+        reply(DNS_RR_AAAA, DNS_REPLY_MESSAGE, &p, 1020);
+        dns_outcome_addresses(&plan.outcome, &a);
+        assert_int_equal(a.status, DNS_OK);
+        assert_int_equal(a.authentic, row[i].authentic);
+    }
+    trusted = false;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -622,6 +773,9 @@ int main(void)
         cmocka_unit_test(test_many_targets),
         cmocka_unit_test(test_order_is_drawn_per_use),
         cmocka_unit_test(test_without_question),
+        cmocka_unit_test(test_tlsa),
+        cmocka_unit_test(test_authentic_services),
+        cmocka_unit_test(test_authentic_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
