@@ -226,6 +226,10 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
     case ACT_PAIR:
         pair_proven(in, a);
         break;
+    case ACT_VOUCHED:
+        if (in->front->link == NULL)
+            worker_vouched(in->w, &a->u.vouched.request, a->u.vouched.good);
+        break;
     default:
         break; /* not of incoming streams */
     }
@@ -462,6 +466,7 @@ static void policy_one(struct in_session *in, size_t arg)
 {
     (void)arg;
     note_names(in); /* the domain's name lies in the snapshot */
+    conn_trust(in->s.conn, certs_tls(in->front->certs));
     judge(in, str_c(in->m.remote));
     struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&in->w->loop)};
     session_event(&in->s, &ev);

@@ -128,6 +128,7 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
         remote_stream_ready(p->remote);
         break;
     case ACT_PAIR:
+        worker_key_answered(o, a);
         if (a->u.pair.result == PAIR_VALID && o->m.bidi)
             carry_pause_new(o->w, s, &o->full_links, a->u.pair.local, a->u.pair.remote);
         remote_pair_result(p->remote, a->u.pair.local, a->u.pair.result, a->u.pair.text, now);
@@ -726,6 +727,7 @@ void peer_policy_changed(struct front *f)
     LIST_FOREACH (&f->out, n, following) {
         struct out_session *o = CONTAINER_OF(n, struct out_session, node);
         set_tls(o);
+        conn_trust(o->s.conn, certs_tls(f->certs));
         conn_judge(o->s.conn, o->s.tls.ca_file);
         struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&f->w->loop)};
         session_event(&o->s, &ev);

@@ -38,12 +38,67 @@ bool worker_own_address(const struct ip *ip)
 
 /* ---- what follows from a snapshot ------------------------------------------------------------ */
 
+static const char SECRET_MISMATCH[] = "dialback.secret-mismatch";
+
+/* With another secret, what was known of the former says nothing. */
+static void forget_mismatch(struct worker *w)
+{
+    memset(&w->secret_watch, 0, sizeof w->secret_watch);
+    alarm_clear_kind(&w->alarms, SECRET_MISMATCH, loop_now(&w->loop));
+}
+
 static void set_secrets(struct worker *w)
 {
     const struct gateway_config *c = w->cfg;
+    const char *old = w->secrets.current;
     w->secrets.current = c->dialback.secret ? c->dialback.secret : w->random_secret;
     w->secrets.previous = c->dialback.previous_secrets;
     w->secrets.nprevious = c->dialback.nprevious;
+    if (old != NULL && strcmp(old, w->secrets.current) != 0)
+        forget_mismatch(w);
+}
+
+void worker_vouched(struct worker *w, const struct db_request *q, bool good)
+{
+    secret_watch_asked(&w->secret_watch, q->local, q->remote, q->stream_id, good,
+                       loop_now(&w->loop));
+}
+
+static void tell_mismatch(struct worker *w, const struct db_request *key, enum secret_verdict v)
+{
+    char local[DOMAIN_MAX + 1], text[ALARM_TEXT_MAX];
+    const uint64_t now = loop_now(&w->loop);
+    str_copy(local, sizeof local, key->local);
+    if (v == SECRET_AGREES) {
+        alarm_clear(&w->alarms, SECRET_MISMATCH, local, now);
+        return;
+    }
+    (void)snprintf(text, sizeof text, "%s; last: %.*s",
+                   v == SECRET_DIFFERS
+                       ? "our dialback keys are invalid to peers that did not ask us: another "
+                         "gateway of this domain has another secret; compare \"dialback\" of "
+                         "--auth-info"
+                       : "we do not know our own dialback keys any more: is the former secret "
+                         "missing in dialback.previous_secret_files?",
+                   STR_ARG(key->remote));
+    alarm_raise(&w->alarms, SECRET_MISMATCH, local, text, now);
+}
+
+void worker_key_answered(const struct out_session *o, const struct gw_action *pair)
+{
+    struct worker *w = o->w;
+    const uint64_t now = loop_now(&w->loop);
+    const struct db_request key = {pair->u.pair.local, str_c(o->m.remote), str_c(o->m.id),
+                                   STR_NONE};
+    enum secret_verdict v = SECRET_NOTHING;
+    if (o->front->link != NULL || (o->m.authenticated && str_is(key.local, o->m.local)))
+        return; /* proven by other means */
+    if (pair->u.pair.result == PAIR_INVALID)
+        v = secret_watch_refused(&w->secret_watch, key.local, key.remote, key.stream_id, now);
+    else if (pair->u.pair.result == PAIR_VALID)
+        v = secret_watch_accepted(&w->secret_watch, key.local, key.remote, key.stream_id, now);
+    if (v != SECRET_NOTHING)
+        tell_mismatch(w, &key, v);
 }
 
 static void set_limits(struct worker *w)
@@ -403,6 +458,15 @@ static void dump_books(struct worker *w, const char *dir, struct books b)
                                : "WRONG"));
 }
 
+static void dump_secrets(const struct worker *w)
+{
+    char text[DIALBACK_FINGERPRINT];
+    if (dialback_fingerprint(text, str_c(w->secrets.current)))
+        log_ev(&w->ctx, LOG_NOTICE, "state.dialback", KV_C("secret", text),
+               KV_C("source", w->cfg->dialback.secret != NULL ? "config" : "random"),
+               KV_I("previous", w->secrets.nprevious));
+}
+
 static void dump_counters(const struct worker *w)
 {
     const struct kv kv[] = {
@@ -437,6 +501,7 @@ void worker_dump(struct worker *w)
            KV_I("in_proven", f->in_proven.count), KV_I("out", f->out.count),
            KV_I("peers", HASH_COUNT(f->peers)),
            KV_I("log_lines_dropped", log_lines_dropped(w->log)));
+    dump_secrets(w);
     certs_dump(f->certs, &w->ctx);
     link_dump(w);
     dump_peers(w);

@@ -31,6 +31,7 @@
 #include "gateway/proto/dialback.h"
 #include "gateway/proto/s2s_in.h"
 #include "gateway/proto/s2s_out.h"
+#include "gateway/proto/secret_watch.h"
 #include "gateway/route/inward.h"
 #include "gateway/route/outq.h"
 #include "gateway/route/remote.h"
@@ -250,6 +251,7 @@ struct worker {
     struct gateway_config *cfg;
     struct alarms alarms;
     struct dialback_secrets secrets;
+    struct secret_watch secret_watch;
     char random_secret[65]; /* when no secret_file is configured */
     struct resolver *resolver;
     bool draining, links_draining;
@@ -287,6 +289,10 @@ void worker_check_drained(struct worker *w);
 void worker_close(struct worker *w); /* frees everything; the loop has stopped */
 void worker_dump(struct worker *w);  /* state into the log */
 struct certs_env worker_certs_env(struct worker *w);
+/* A question about a key of ours was answered; a pair of this stream has its result (ACT_PAIR): do
+ * the secrets of our gateways differ? */
+void worker_vouched(struct worker *w, const struct db_request *q, bool good);
+void worker_key_answered(const struct out_session *o, const struct gw_action *pair);
 uint32_t worker_sid(struct worker *w);        /* never 0, never used again */
 bool worker_own_address(const struct ip *ip); /* of an interface of this host, or loopback */
 

@@ -587,6 +587,12 @@ void conn_judge(struct conn *c, const char *ca_file)
         tls_engine_judge(c->tls, ca_file);
 }
 
+void conn_trust(struct conn *c, struct tls_ctx *ctx)
+{
+    if (c->tls != NULL)
+        tls_engine_trust(c->tls, ctx);
+}
+
 void conn_direct_tls(struct conn *c)
 {
     if (c->tls != NULL && !tls_engine_direct(c->tls))

@@ -143,6 +143,7 @@ static void carry_out(struct session *s, const struct gw_event *ev, const struct
     case ACT_UNDELIVERED:
     case ACT_ASK:
     case ACT_ANSWERED:
+    case ACT_VOUCHED:
     case ACT_READY:
     case ACT_PAIR:
         s->ops->act(s, ev, act);

@@ -36,11 +36,13 @@ struct stash {
 
 struct tls_engine {
     struct tls_ctx *ctx;
+    struct tls_ctx *trust; /* whose stores judge the peer */
     SSL *ssl;
     struct stash in, out;
     struct tls_peer peer;
     struct tls_facts *facts;    /* the peer's names and texts; NULL: it has no certificate */
     const struct tls_store *by; /* who judges it; NULL: nobody is trusted */
+    bool by_old;                /* `trust` has changed since the verdict */
     char *pair;                 /* "local\0remote": its sessions; NULL: none are kept */
     size_t pair_n;
     const struct tlsa_set *tlsa; /* what its domain says of it; NULL: nothing */
@@ -193,6 +195,7 @@ struct tls_engine *tls_engine_new(struct tls_ctx *ctx, bool server, const char *
     if (e == NULL)
         return NULL;
     e->ctx = tls_ctx_ref(ctx);
+    e->trust = tls_ctx_ref(ctx);
     e->server = server;
     e->by = tls_stores_find(tls_ctx_stores(ctx), NULL);
     e->first = -1;
@@ -214,6 +217,7 @@ void tls_engine_free(struct tls_engine *e)
     buf_free(&e->in.b);
     buf_free(&e->out.b);
     tls_ctx_unref(e->ctx);
+    tls_ctx_unref(e->trust);
     mem_free(e->facts);
     mem_free(e->pair);
     mem_free(e);
@@ -400,7 +404,7 @@ static void judge_chain(struct tls_engine *e)
 {
     X509 *x = SSL_get0_peer_certificate(e->ssl);
     if (x != NULL)
-        tls_stores_judge(tls_ctx_stores(e->ctx), e->by, x, SSL_get_peer_cert_chain(e->ssl),
+        tls_stores_judge(tls_ctx_stores(e->trust), e->by, x, SSL_get_peer_cert_chain(e->ssl),
                          !e->server, &e->peer);
     if (x != NULL && e->tlsa != NULL)
         judge_dane(e, x);
@@ -412,11 +416,22 @@ void tls_engine_dane(struct tls_engine *e, const struct tlsa_set *records)
     e->tlsa = records;
 }
 
+void tls_engine_trust(struct tls_engine *e, struct tls_ctx *ctx)
+{
+    if (ctx == e->trust)
+        return;
+    tls_ctx_unref(e->trust);
+    e->trust = tls_ctx_ref(ctx);
+    e->by = tls_stores_find(tls_ctx_stores(ctx), NULL);
+    e->by_old = true;
+}
+
 void tls_engine_judge(struct tls_engine *e, const char *ca_file)
 {
-    const struct tls_store *by = tls_stores_find(tls_ctx_stores(e->ctx), ca_file);
-    const bool same = by == e->by;
+    const struct tls_store *by = tls_stores_find(tls_ctx_stores(e->trust), ca_file);
+    const bool same = by == e->by && !e->by_old;
     e->by = by;
+    e->by_old = false;
     if (!same && e->up && !e->failed)
         judge_chain(e);
 }

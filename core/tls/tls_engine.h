@@ -52,6 +52,9 @@ const struct tls_peer *tls_engine_peer(const struct tls_engine *e);
  * will ask; after it chain_ok and `why` of the facts are rewritten in place. A file that was never
  * loaded trusts nobody. Without a peer's certificate nothing changes. */
 void tls_engine_judge(struct tls_engine *e, const char *ca_file);
+/* The authorities and revocation lists are those of that context (referenced) from the next
+ * tls_engine_judge on: a reload has read the files anew. */
+void tls_engine_trust(struct tls_engine *e, struct tls_ctx *ctx);
 /* Before the handshake, of a client: its facts will say what these records say of the server. They
  * live as long as the engine. */
 void tls_engine_dane(struct tls_engine *e, const struct tlsa_set *records);

@@ -246,6 +246,12 @@ void s2s_in_verify(struct s2s_in *m, const struct dialback_element *e, struct gw
     gw_log(out, condition || !good ? LOG_NOTICE : LOG_INFO, "dialback.verify.answered",
            KV_S("from", e->from), KV_S("to", e->to), KV_S("id", e->id),
            KV_C("type", condition ? "error" : t.type), KV_C("reason", condition));
+    if (condition == NULL) {
+        struct gw_action *act = gw_act(out, ACT_VOUCHED);
+        act->u.vouched.request =
+            (struct db_request){str_c(out->local.ascii), str_c(out->remote.ascii), e->id, STR_NONE};
+        act->u.vouched.good = good;
+    }
     m->answered_verify = true;
     s2s_in_watch(m, out);
 }

@@ -321,6 +321,10 @@ static void carry_out(struct stage *s, const struct gw_actions *all, const struc
         line(s, "ANSWERED %.*s %.*s %s", STR_ARG(a->u.answered.request.local),
              STR_ARG(a->u.answered.request.stream_id), verdict_name(a->u.answered.verdict));
         break;
+    case ACT_VOUCHED:
+        line(s, "VOUCHED %.*s %.*s %s", STR_ARG(a->u.vouched.request.local),
+             STR_ARG(a->u.vouched.request.stream_id), a->u.vouched.good ? "valid" : "invalid");
+        break;
     case ACT_READY:
         line(s, "READY");
         break;

@@ -460,15 +460,20 @@ def test_sessions_are_resumed_by_pair(world):
 
 
 def test_revocation_while_we_run(world):
-    """A new list counts for the next stream in either direction, resumed or not."""
+    """A new list ends the streams that are there in either direction, and counts for the next one,
+    resumed or not."""
     domain, conf = "betrayed.lab", world.gateway.conf
     before = conf.read_text()
     last(world, domain, "betrayed-1")
-    world.proven(domain).close()
+    server = world.delivers(domain, "betrayed-alive")
+    alive = world.proven(domain)
+    world.arrives(alive, domain, "betrayed-in")
     sentence = f"revoked on {world.pki.revoke(domain)}"
     world.gateway.edit(r"^(tls .*) }", rf'\1 crl_file = "{world.pki.crl()}"; }}')
     try:
         world.reload()
+        assert alive.read_error() == "reset"
+        assert_reset(server.streams[-1][1])
         world.send(f"j@{domain}", "betrayed-2")
         condition, text = world.bounce("betrayed-2")
         assert condition == "remote-server-timeout" and text.endswith(sentence)

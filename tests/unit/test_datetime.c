@@ -110,13 +110,34 @@ static void test_cut(void **state)
     assert_true(datetime_parse(STR(whole), &ms));
 }
 
+static void test_text(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t at;
+        const char *want; /* NULL: a year that has not four digits */
+    } rows[] = {{0, "1970-01-01T00:00:00Z"},
+                {1166551115, "2006-12-19T17:58:35Z"},
+                {INT64_C(253402300799), "9999-12-31T23:59:59Z"},
+                {INT64_C(253402300800), NULL},
+                {INT64_C(-30610224001), NULL},
+                {INT64_MAX, NULL},
+                {INT64_MIN, NULL}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char text[DATETIME_TEXT];
+        const char *got = datetime_text(rows[i].at, text);
+        if (rows[i].want == NULL)
+            assert_null(got);
+        else
+            assert_string_equal(got, rows[i].want);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),
-        cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_calendar),
-        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_good), cmocka_unit_test(test_bad),  cmocka_unit_test(test_calendar),
+        cmocka_unit_test(test_cut),  cmocka_unit_test(test_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

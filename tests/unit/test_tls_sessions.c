@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "core/tls/tls_ctx_priv.h"
+#include "core/tls/tls_own.h"
 #include "core/tls/tls_sessions_priv.h"
 #include "tests/unit/certs.h"
 
@@ -258,6 +259,64 @@ static void test_unknown_ticket(void **state)
     }
 }
 
+static struct tls_ctx *renewed(struct tls_ctx *c)
+{
+    struct tls_identity ids[2];
+    struct buf errors = BUF_INIT(1024);
+    for (size_t i = 0; i < 2; i++)
+        ids[i] = (struct tls_identity){.domain = i == 0 ? "alpha.lab" : "delta.lab",
+                                       .own = tls_ctx_own(c, i, true)};
+    struct tls_ctx *fresh = tls_ctx_renew(c, ids, &errors);
+    assert_non_null(fresh);
+    buf_free(&errors);
+    return fresh;
+}
+
+/* Another context: other authorities, other lists, another certificate of ours. What was proven to
+ * the old one resumes nothing, not even when its tickets come late. */
+static void test_another_context(void **state)
+{
+    (void)state;
+    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+    for (int i = 0; i < 4; i++) {
+        struct tls_ctx *old = client_ctx(10);
+        struct stranger s = server_of(&beta, versions[i % 2], 2);
+        assert_false(resumed(old, &s, "alpha.lab", "beta.lab", ca));
+        struct tls_engine *running = dial(old, &s, "alpha.lab", "beta.lab", ca);
+        struct tls_ctx *c = i < 2 ? client_ctx(10) : renewed(old);
+        tls_ctx_unref(old);
+        struct tls_engine *e = dial(c, &s, "alpha.lab", "beta.lab", i < 2 ? NULL : ca);
+        assert_false(tls_engine_peer(e)->resumed);
+        assert_int_equal(tls_engine_peer(e)->chain_ok, i >= 2);
+        assert_int_equal(tls_engine_write(running, STR("still here")), TLS_OK);
+        tls_engine_free(e);
+        tls_engine_free(running);
+        stranger_free(&s);
+        tls_ctx_unref(c);
+    }
+}
+
+/* The verdict on a resumed one is made anew, by whoever judges it now. */
+static void test_resumed_and_not_believed(void **state)
+{
+    (void)state;
+    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+    for (int i = 0; i < 2; i++) {
+        struct tls_ctx *c = client_ctx(10);
+        struct stranger s = server_of(&beta, versions[i], 2);
+        assert_false(resumed(c, &s, "alpha.lab", "beta.lab", ca));
+        struct tls_engine *e = dial(c, &s, "alpha.lab", "beta.lab", "none.pem");
+        const struct tls_peer *p = tls_engine_peer(e);
+        assert_true(p->resumed);
+        assert_false(p->chain_ok);
+        assert_string_equal(p->why, "the authorities for this peer are not loaded");
+        assert_int_equal(kept(c), 0);
+        tls_engine_free(e);
+        stranger_free(&s);
+        tls_ctx_unref(c);
+    }
+}
+
 static void test_switched_off(void **state)
 {
     (void)state;
@@ -433,6 +492,8 @@ int main(void)
         cmocka_unit_test(test_forgotten),
         cmocka_unit_test(test_failed_handshake_forgets),
         cmocka_unit_test(test_unknown_ticket),
+        cmocka_unit_test(test_another_context),
+        cmocka_unit_test(test_resumed_and_not_believed),
         cmocka_unit_test(test_switched_off),
         cmocka_unit_test(test_bound),
         cmocka_unit_test(test_age),
