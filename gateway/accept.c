@@ -462,12 +462,26 @@ static void for_all(struct front *f, void (*each)(struct in_session *in, size_t 
         each(CONTAINER_OF(n2, struct in_session, node), arg);
 }
 
+/* Its link has a new kit, by which the certificate has to hold, too. */
+static void renew_kit(struct in_session *in)
+{
+    struct link_kit *old = in->kit;
+    if (in->front->link == NULL || old == in->front->link->kit)
+        return;
+    set_trust(in);
+    set_context(in);
+    link_kit_unref(old);
+    if (in->m.judged)
+        front_judge_anew(&in->s, in->kit);
+}
+
 static void policy_one(struct in_session *in, size_t arg)
 {
     (void)arg;
     note_names(in); /* the domain's name lies in the snapshot */
     conn_trust(in->s.conn, certs_tls(in->front->certs));
     judge(in, str_c(in->m.remote));
+    renew_kit(in);
     struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&in->w->loop)};
     session_event(&in->s, &ev);
 }

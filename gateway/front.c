@@ -189,3 +189,13 @@ void front_works(struct front *f)
     if (f->link != NULL)
         alarm_clear_all(&f->w->alarms, "link.", f->link->kit->c->name, loop_now(&f->w->loop));
 }
+
+void front_judge_anew(struct session *s, const struct link_kit *kit)
+{
+    const struct tls_peer *peer = s->over ? NULL : conn_tls_peer(s->conn);
+    if (peer == NULL || trust_ok(link_trust_check(&kit->trust, peer)))
+        return;
+    log_ev(&s->log, LOG_WARN, "link.trust.lost",
+           KV_C("msg", "its certificate is not accepted any more"));
+    session_drain(s, "your certificate is not accepted any more");
+}

@@ -240,7 +240,7 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
         switch_dropped(ls->link, st, a->u.bounce.condition);
         break;
     case ACT_UNDELIVERED:
-        switch_undelivered(ls->w, st, a);
+        switch_undelivered(ls->link, st, a);
         break;
     default:
         break; /* not of links */
@@ -368,6 +368,7 @@ static void free_session(struct link_session *ls)
     struct link *k = ls->link;
     w->link_sessions--;
     k->sessions--;
+    list_remove(&ls->every);
     if (is_jabberd2(ls))
         jabberd2_free(&ls->m.jabberd2);
     tls_ctx_unref(ls->s.tls.ctx);
@@ -464,6 +465,7 @@ static struct link_session *new_session(struct link *k, struct line *l, const uv
         init_client(ls, l->name);
     init_session(ls, accepted);
     k->sessions++;
+    list_append(&k->every, &ls->every);
     w->link_sessions++;
     return ls;
 }
@@ -556,6 +558,12 @@ void line_init(struct line *l, struct link *k, size_t index)
     redial_init(&l->redial, &w->loop, &ops, l);
     l->since = loop_now(&w->loop);
     set_lacking(l);
+}
+
+void line_adopt(struct line *l, size_t index)
+{
+    if (l->partner != NULL)
+        l->partner = l->link->kit->c->partners[index];
 }
 
 void line_dial(struct line *l)
@@ -652,6 +660,12 @@ void line_dismiss(struct link *k, bool now, const char *why)
         else
             session_drain(&ls->s, why);
     }
+}
+
+void line_abort_all(struct link *k)
+{
+    LIST_FOREACH (&k->every, n, following)
+        session_abort(&CONTAINER_OF(n, struct link_session, every)->s, "the gateway stops now");
 }
 
 void line_stop(struct line *l, bool now)

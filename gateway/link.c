@@ -119,17 +119,20 @@ static bool make_front(struct link *k, struct certs *certs)
     return true;
 }
 
-/* Opens what the link needs; what fails is told in `why`. */
-static bool open_link(struct link *k, struct buf *why)
+/* Its own addresses, unless it has them already; what fails is told in `why`. */
+static bool open_doors(struct link *k, struct buf *why)
 {
     const struct cfg_link *c = k->kit->c;
     if (k->front != NULL)
         return accept_open(k->front, &(struct accept_doors){.v = c->listen, .n = c->nlisten}, why);
-    if (c->transport == LINK_ACCEPT)
-        return listen_all(k, why);
+    return c->transport != LINK_ACCEPT || k->nlisteners > 0 || listen_all(k, why);
+}
+
+static bool open_link(struct link *k, struct buf *why)
+{
     for (size_t i = 0; i < k->nlines; i++)
         line_dial(&k->lines[i]);
-    return true;
+    return open_doors(k, why);
 }
 
 /* Has peer_name joined by password in an earlier life? */
@@ -163,6 +166,8 @@ static void stop(struct link *k, bool now)
     line_dismiss(k, now, "the link is stopping");
     for (size_t i = 0; i < k->nlines; i++)
         line_stop(&k->lines[i], now);
+    if (now)
+        line_abort_all(k);
     if (k->front != NULL)
         front_drain(k->front, now);
     if (k->full)
@@ -221,6 +226,8 @@ static void renew(struct link *k, struct link_kit *kit, struct certs *front)
     k->kit = kit;
     k->proven = k->proven || recall_proven(k->w, kit);
     kit->trust.proven = k->proven;
+    for (size_t i = 0; i < k->nlines; i++)
+        line_adopt(&k->lines[i], i);
     if (k->front != NULL)
         front_adopt(k->front, k, front);
 }
@@ -368,10 +375,12 @@ bool link_apply(struct worker *w, struct link_plan *p, bool (*changed)(void *arg
     }
     swap(w, p, &c);
     for (size_t i = 0; i < w->nlinks; i++)
-        if (c.fresh[i])
+        if (c.fresh[i]) {
             ok = open_link(w->links[i], why) && ok;
-        else
+        } else {
             renew_lines(w->links[i]);
+            ok = open_doors(w->links[i], why) && ok; /* one may have been taken the last time */
+        }
     mem_free(c.fresh);
     link_plan_free(p);
     hold_sweep(w);
@@ -409,17 +418,24 @@ void link_close(struct worker *w)
     w->inward = NULL;
 }
 
+/* A listener on every address is at each of ours. */
+static bool is_at(const struct endpoint *own, const struct endpoint *e)
+{
+    static const struct ip any4 = {{0}, 4}, any6 = {{0}, 16};
+    bool any = ip_equal(&own->ip, &any4) || ip_equal(&own->ip, &any6);
+    return own->port == e->port &&
+           (ip_equal(&own->ip, &e->ip) || (any && worker_own_address(&e->ip)));
+}
+
 bool link_address(struct worker *w, const struct endpoint *e)
 {
     struct endpoint own;
     for (size_t i = 0; i < w->nlinks; i++) {
         const struct cfg_link *c = w->links[i]->kit->c;
-        if (c->address != NULL && endpoint_parse(str_c(c->address), &own) &&
-            ip_equal(&own.ip, &e->ip) && own.port == e->port)
+        if (c->address != NULL && endpoint_parse(str_c(c->address), &own) && is_at(&own, e))
             return true;
         for (size_t j = 0; j < c->nlisten; j++)
-            if (endpoint_parse(str_c(c->listen[j]), &own) && ip_equal(&own.ip, &e->ip) &&
-                own.port == e->port)
+            if (endpoint_parse(str_c(c->listen[j]), &own) && is_at(&own, e))
                 return true;
     }
     return false;

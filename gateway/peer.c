@@ -721,6 +721,19 @@ static void policy_queued(struct peer *p)
     peer_kick(p);
 }
 
+/* Its link has a new kit, by which the certificate has to hold, too. */
+static void renew_kit(struct out_session *o)
+{
+    struct link_kit *old = o->kit;
+    if (o->front->link == NULL || old == o->front->link->kit)
+        return;
+    set_trust(o);
+    set_context(o, str_c(o->m.local), str_c(o->m.remote));
+    link_kit_unref(old);
+    if (o->m.judged)
+        front_judge_anew(&o->s, o->kit);
+}
+
 void peer_policy_changed(struct front *f)
 {
     struct peer *p, *next;
@@ -729,6 +742,7 @@ void peer_policy_changed(struct front *f)
         set_tls(o);
         conn_trust(o->s.conn, certs_tls(f->certs));
         conn_judge(o->s.conn, o->s.tls.ca_file);
+        renew_kit(o);
         struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&f->w->loop)};
         session_event(&o->s, &ev);
     }

@@ -434,6 +434,7 @@ void worker_close(struct worker *w)
     front_close(&w->world);
     link_close(w);
     loop_unpost(&w->loop, &w->hold.sweep);
+    loop_timer_clear(&w->loop, &w->hold.timer);
     loop_timer_clear(&w->loop, &w->drain_timer);
     loop_timer_clear(&w->loop, &w->certs_timer);
     if (w->resolver != NULL)

@@ -195,6 +195,7 @@ struct link {
     size_t nlisteners;
     struct front *front; /* protocol s2s; it has no lines then */
     size_t sessions;     /* alive */
+    struct list every;   /* these, in whatever state */
     struct list pending; /* of these, accepted and not proven yet; oldest first */
     bool proven;         /* peer_name has joined by password */
     bool stopping, gone;
@@ -214,6 +215,7 @@ struct link_session {
     struct link_kit *kit;
     const struct line *of;    /* whose it is, was, or wants to be */
     struct line *line;        /* NULL: not proven yet, or detached, only finishing */
+    struct list_node every;   /* link.every */
     struct list_node pending; /* link.pending */
     bool accepted, ready;     /* ready: has been up */
     uint32_t sid;
@@ -232,6 +234,7 @@ struct held {
 
 struct hold {
     struct loop_task sweep;
+    struct timer timer; /* the last to look: runs while something waits */
     struct list items;
     size_t bytes;
 };
@@ -324,6 +327,8 @@ void front_reached(struct front *f);
  * reported of the world, where failing is others' affair. */
 void front_alarm(struct front *f, const char *kind, struct str text);
 void front_works(struct front *f);
+/* Behind a reload: ends a stream of an s2s link whose certificate its kit does not accept. */
+void front_judge_anew(struct session *s, const struct link_kit *kit);
 
 /* ---- accept.c ---- */
 struct accept_doors {
@@ -449,6 +454,7 @@ void link_count(struct link *k, enum link_direction d, enum stanza_kind kind, si
 
 /* ---- line.c ---- */
 void line_init(struct line *l, struct link *k, size_t index);
+void line_adopt(struct line *l, size_t index); /* its link has another kit of the same settings */
 void line_dial(struct line *l); /* transport dial: from here on it keeps itself connected */
 void line_accept(struct link *k, uv_tcp_t *tcp);
 /* Its link has a new kit: tries again at once when it is down; a stream that would not be believed
@@ -463,6 +469,7 @@ void line_leave(struct line *l, const char *why);
 void line_stop(struct line *l, bool now);
 /* Ends the connections that were accepted and are not proven yet. */
 void line_dismiss(struct link *k, bool now, const char *why);
+void line_abort_all(struct link *k); /* also those that are no line's any more */
 bool line_serves(const struct line *l, struct str local); /* up, and reaches the domain */
 
 /* ---- hold.c ---- */
@@ -510,8 +517,8 @@ void switch_answer_inside(struct worker *w, const struct stanza *st, const char 
 /* A stanza that was on its way and failed: bytes as we would have written them. */
 void switch_failed_outward(struct worker *w, struct span stanza, const char *condition,
                            struct str text);
-/* A stanza of ours that the inside's router gave back. */
-void switch_undelivered(struct worker *w, const struct stanza *st, const struct gw_action *a);
+/* A stanza of ours that the router behind this link gave back. */
+void switch_undelivered(struct link *k, const struct stanza *st, const struct gw_action *a);
 void switch_failed_inward(struct worker *w, struct span stanza, enum content_ns content,
                           const char *condition, struct str text);
 /* An unsent stanza of an outgoing stream: back to its pair's queue. */
