@@ -3,8 +3,8 @@
  *
  * And an incoming stream as the carrier of a pair (XEP-0288): which one there is, writing to it,
  * its end; a peer that breaks the rules does without for a while. When a stream ends, what the
- * kernel has accepted of it may still be under way: for SETTLE_MS a pair is given no carrier that
- * stands already, as that could overtake. A stream that is dialled cannot. */
+ * kernel has accepted of it last may still be under way: for SETTLE_MS no pair is given a carrier
+ * that stands already, as that could overtake. A stream that is dialled cannot. */
 #include "gateway/worker.h"
 
 #include <stdio.h>
@@ -13,7 +13,7 @@
 
 enum {
     QUARANTINE_MS = 10 * 60 * 1000,
-    SETTLE_MS = 10000,
+    SETTLE_MS = 5000,
     UNSENT_MAX = 3, /* streams in a row that gave stanzas back */
 };
 
@@ -240,9 +240,10 @@ void carrier_drained(struct in_session *in)
 
 /* ---- its end, and what the peer has to do with it -------------------------------------------- */
 
-void peer_settle_first(struct peer *p)
+void peer_carried(struct peer *p, uint64_t last)
 {
-    p->settled = loop_now(&p->w->loop) + SETTLE_MS;
+    if (last != 0 && last + SETTLE_MS > p->settled)
+        p->settled = last + SETTLE_MS;
 }
 
 bool peer_bidi(const struct front *f, struct str remote)
@@ -299,7 +300,7 @@ static void pair_ended(struct in_session *in, const struct authz_pair *a, size_t
         return;
     if (broken == NULL && in->back > 0)
         count_unsent(p, unsent);
-    peer_settle_first(p);
+    peer_carried(p, in->m.sent_ms);
     remote_uncarry(p->remote, local, in->sid, loop_now(&in->w->loop));
     peer_kick(p);
 }

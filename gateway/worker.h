@@ -90,6 +90,7 @@ struct out_session {
     uint32_t sid;
     struct list_node node;         /* front.out */
     uint64_t full_links;           /* as of an incoming one */
+    uint64_t sent_ms;              /* when it was handed a stanza last */
     enum s2s_out_state last_state; /* before the present step: where a failure happened */
     uint64_t stanzas;
     char addr[ENDPOINT_TEXT];
@@ -377,8 +378,9 @@ size_t carrier_answers(const struct in_session *in);
 void carrier_sent(struct in_session *in, size_t stanzas, size_t bytes);
 void carrier_drained(struct in_session *in);
 void carrier_ended(struct in_session *in); /* before it is closed */
-/* A stream that carried stanzas has ended: other carriers have to wait a little. */
-void peer_settle_first(struct peer *p);
+/* A stream has ended that was handed a stanza at this time (0: never): carriers that stand have to
+ * wait a little. */
+void peer_carried(struct peer *p, uint64_t last);
 /* The peer does without bidi for a while; `why` is static. */
 void peer_quarantine(struct peer *p, const char *why);
 bool peer_bidi(const struct front *f, struct str remote); /* it need not */
@@ -390,6 +392,7 @@ struct peer *peer_find(const struct front *f, struct str remote, struct str loca
 /* NULL: out of memory or too many. `local` is the domain on whose behalf it is needed. */
 struct peer *peer_get(struct front *f, struct str remote, struct str local);
 void peer_kick(struct peer *p);
+void peer_resolve(struct peer *p); /* peer_resolve.c: into its targets, then a kick */
 /* Sends or queues; condition NULL: it is on its way. Takes the reference over in every case. */
 struct remote_refusal peer_deliver(struct front *f, struct span stanza, struct str local,
                                    struct str remote);

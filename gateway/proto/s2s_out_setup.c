@@ -87,6 +87,7 @@ void s2s_out_tls_up(struct s2s_out *m, const struct gw_event *ev, struct gw_acti
     m->tls = t;
     m->encrypted = true;
     gw_log(out, LOG_INFO, "tls.up", KV_C("tls", t->protocol), KV_C("cipher", t->cipher),
+           KV_C("resumed", t->resumed ? "yes" : NULL),
            KV_C("certificate", !t->has_certificate ? "none"
                                : t->chain_ok       ? "trusted"
                                                    : "untrusted"),

@@ -40,8 +40,8 @@ static void happen(struct stage *s, uint8_t what)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char *const modes[] = {"security_mode = \"no-tls\";",
-                                        "security_mode = \"tls-optional\";",
-                                        "security_mode = \"tls-required\";"};
+                                        "security_mode = \"tls-optional\"; bidi = true;",
+                                        "security_mode = \"tls-required\"; bidi = true;"};
     static struct gateway_config *configs[3];
     struct stage s;
     if (size == 0)

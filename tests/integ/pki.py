@@ -8,6 +8,7 @@ from pathlib import Path
 
 from labnet import LabError, tool
 
+LIFE = 90  # days; long enough for no alarm about the end
 EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 CA_EXTENSIONS = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n"
 
@@ -91,26 +92,27 @@ class Pki:
     def root(self, name="root"):
         if name not in self.made:
             i = self.made[name] = self._paths(name)
-            run("req", "-x509", *EC, "-keyout", i.key, "-out", i.cert, "-days", 30,
+            run("req", "-x509", *EC, "-keyout", i.key, "-out", i.cert, "-days", 365,
                 "-subj", f"/CN={name}", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
         return self.made[name]
 
     def self_signed(self, name, domain, san=None):
         if name not in self.made:
             i = self.made[name] = self._paths(name)
-            run("req", "-x509", *EC, "-days", 30, "-subj", f"/CN={domain}",
+            run("req", "-x509", *EC, "-days", LIFE, "-subj", f"/CN={domain}",
                 "-addext", f"subjectAltName={san or 'DNS:' + domain}",
                 "-keyout", i.key, "-out", i.cert)
         return self.made[name]
 
-    def signed(self, name, domain, root="root", days=30):
+    def signed(self, name, domain, root="root", days=LIFE):
         """days=-1: expired yesterday."""
-        return self.issue(name, f"DNS:{domain}", root=root, cn=domain, days=(days - 31, days))
+        return self.issue(name, f"DNS:{domain}", root=root, cn=domain,
+                          days=(min(days, 0) - 31, days))
 
     def intermediate(self, name, root="root"):
         return self.issue(name, None, root=root, extensions=CA_EXTENSIONS)
 
-    def issue(self, name, san, *, root="root", cn=None, days=(-1, 30), key=EC, use=None,
+    def issue(self, name, san, *, root="root", cn=None, days=(-1, LIFE), key=EC, use=None,
               extensions="basicConstraints=critical,CA:FALSE\n", send=()):
         """A certificate for the names `san`, None for none. days: from when to when, from now on.
         use: its extendedKeyUsage. send: names of authorities that are shown with it."""

@@ -2,6 +2,7 @@
 dials; the end of either side; a carrier that takes no more; peers that break the rules."""
 import re
 import signal
+import socket
 
 import labnet
 import prosody
@@ -9,7 +10,7 @@ import pytest
 from certified import (CertifiedServer, Organisation, client_context, dial_tls, external, logfmt,
                        srv)
 from conftest import SHORT, Inside, new_lab
-from labnet import Net
+from labnet import Net, Timeout, wait_for
 from peers import STREAMS, Closed, message
 from pki import Identity
 
@@ -29,7 +30,7 @@ def quarantine(gateway, domain, since=0):
 # ---- Prosody -------------------------------------------------------------------------------------
 
 class Pair:
-    """Prosody, and we before it."""
+    """Prosody, and we."""
 
     def __init__(self, lab):
         self.lab = lab
@@ -51,10 +52,11 @@ class Pair:
         self.prosody.stop()
 
     def restart_gateway(self):
+        since = self.gateway.log_size()
         self.gateway.stop()
         self.gateway = self.us.gateway = self.lab.start_gateway(
             "alpha-gateway", self.lab.dir / "conf" / "alpha-gateway.conf", Net.ALPHA)
-        self.gateway.wait_log(labnet.LOG_LINK_UP)
+        self.gateway.wait_log(labnet.LOG_LINK_UP, since)
 
     def out(self, ident):
         self.romeo.message(self.juliet.jid, ident, "soft, what light")
@@ -106,21 +108,21 @@ def test_one_connection(pair):
 
 
 def test_prosody_restarts(pair):
-    """Whoever has something to say first dials anew, and that is the one connection again."""
+    """We dial anew, and that is the one connection again."""
     pair.stop_prosody()
     pair.gateway.wait_log(r"s2s\.closed .*peer=prosody\.lab")
     pair.start_prosody()
-    both_ways(pair, "again", "they")
+    both_ways(pair, "again", "we")
 
 
 def test_gateway_restarts(pair):
+    since = pair.gateway.log_size()
     pair.restart_gateway()
-    pair.romeo.wait_connected()
-    pair.out("anew-first")
-    assert streams(pair.gateway) == ["connected"]
-    pair.back("anew-second")
+    pair.back("anew-first")
+    assert streams(pair.gateway, since) == ["accepted"]
+    pair.out("anew-second")
     pair.pings("anew")
-    assert streams(pair.gateway) == ["connected"]
+    assert streams(pair.gateway, since) == ["accepted"]
 
 
 # ---- peers of our making -------------------------------------------------------------------------
@@ -153,6 +155,7 @@ class BidiServer(CertifiedServer):
 
 SERVERS = {"takes.lab": {}, "baffled.lab": {"on_bidi": "unsupported-stanza-type"},
            "forges.lab": {}, "objects.lab": {}, "slow.lab": {}, "off.lab": {}, "leaves.lab": {}}
+UNREACHED = "lossy.lab"  # it dials, and nobody listens there
 
 
 class World(Organisation):
@@ -162,8 +165,10 @@ class World(Organisation):
             self.own[domain] = identity = Identity(*lab.certificate(domain))
             self.servers[domain] = lab.at_end(BidiServer(lab.ip(60 + i), identity, **settings))
             zone += srv(lab, domain, (60 + i, labnet.S2S, 10, False))
-        lab.dns({}, zone)
+        self.own[UNREACHED] = Identity(*lab.certificate(UNREACHED))
+        lab.dns({}, zone + srv(lab, UNREACHED, (59, labnet.S2S, 10, False)))
         super().__init__(lab, mode="tls-required", timeouts={**SHORT, "queue": "20s"},
+                         limits={"queue_bytes": "16M", "queue_stanzas": 1000},
                          extra="bidi = true;\n",
                          peers=[{"domain": "*", "policy": "allow"},
                                 {"domain": "off.lab", "bidi": False}])
@@ -181,6 +186,12 @@ class World(Organisation):
         s.send(message(f"j@{domain}", "romeo@alpha.lab/lab", f"hello-{domain}"))
         self.user.expect("message", id=f"hello-{domain}")
         return s
+
+    def peer_state(self, domain):
+        """What a dump says of a peer."""
+        since = self.gateway.log_size()
+        self.gateway.signal(signal.SIGUSR2)
+        return logfmt(self.gateway.wait_log(rf"state\.peer .*peer={re.escape(domain)} ", since))
 
     def back(self, s, domain, ident):
         """A stanza of ours comes on that stream."""
@@ -238,13 +249,15 @@ def test_not_where_it_is_off(world):
 # ---- a carrier that takes no more ----------------------------------------------------------------
 
 def test_what_it_does_not_take_waits(world):
-    """More than the kernel and the stream hold: it waits, in order, and no second stream is made."""
+    """More than kernel and stream hold: it waits, in order, and no second stream is made."""
     count, body = 400, "x" * 20000
     s = world.carrier("slow.lab")
+    s.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     for i in range(count):
         world.send("j@slow.lab", f"slow-{i}", body=body)
     s.send(message("j@slow.lab", "romeo@alpha.lab/lab", "slow-in"))  # it is read all the same
     world.user.expect("message", id="slow-in")
+    wait_for(lambda: int(world.peer_state("slow.lab")["queued"]) > 0, what="something to wait")
     assert world.servers["slow.lab"].streams == []
     got = [s.read().get("id") for _ in range(count)]
     bounced = {e.get("id") for e in list(world.user.stanzas) if e.get("type") == "error"}
@@ -266,10 +279,7 @@ def test_a_forger(world):
     server.expect_stanza("two")
     assert server.was_bidi() == [True, False]
     assert world.received("forged") == []
-    since = world.gateway.log_size()
-    world.gateway.signal(signal.SIGUSR2)
-    line = world.gateway.wait_log(r"state\.peer .*peer=forges\.lab", since)
-    assert "has not been authorised" in logfmt(line)["no_bidi"]
+    assert "has not been authorised" in world.peer_state("forges.lab")["no_bidi"]
 
 
 def test_a_peer_that_does_not_know_what_it_offers(world):
@@ -293,6 +303,32 @@ def test_a_peer_that_objects(world):
     world.servers["objects.lab"].expect_stanza("otherwise")
     assert world.servers["objects.lab"].was_bidi() == [False]
     s.close()
+
+
+def comes_back(world, s, ident):
+    """Whether a stanza of ours takes this stream."""
+    world.send(f"j@{UNREACHED}", ident)
+    try:
+        return s.read(timeout=0.3) is not None
+    except Timeout:
+        return False
+
+
+def test_a_peer_that_never_takes_what_comes_back(world):
+    """Three streams in a row that end with stanzas unsent. After each, what it carried has a moment
+    to arrive before another one carries."""
+    begin = world.gateway.log_size()
+    for i in range(3):
+        s, since = world.carrier(UNREACHED), world.gateway.log_size()
+        s.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        wait_for(lambda: comes_back(world, s, f"probe-{i}"), what="a stanza to come back")
+        for k in range(400):
+            world.send(f"j@{UNREACHED}", f"lost-{i}-{k}", body="x" * 20000)
+        wait_for(lambda: int(world.peer_state(UNREACHED)["queued"]) > 0, what="stanzas to wait")
+        assert "s2s.bidi.quarantine" not in world.gateway.log(begin)
+        s.close()
+        world.gateway.wait_log(rf"s2s\.closed .*peer={UNREACHED} ", since)
+    assert "was not taken" in quarantine(world.gateway, UNREACHED, begin)
 
 
 # ---- a reload ------------------------------------------------------------------------------------

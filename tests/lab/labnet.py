@@ -457,7 +457,7 @@ class Lab:
         cert, key = self.dir / "pki" / "ca.pem", self.dir / "pki" / "ca.key"
         if not cert.exists():
             self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-                          "-nodes", "-keyout", key, "-out", cert, "-days", "30",
+                          "-nodes", "-keyout", key, "-out", cert, "-days", "365",
                           "-subj", "/CN=Sallyport lab CA",
                           "-addext", "keyUsage=critical,keyCertSign,cRLSign")
         return cert
@@ -472,7 +472,7 @@ class Lab:
             self._openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
                           "-nodes", "-keyout", key, "-out", req, "-subj", f"/CN={domain}")
             self._openssl("x509", "-req", "-in", req, "-CA", ca, "-CAkey", pki / "ca.key",
-                          "-CAcreateserial", "-out", cert, "-days", "30", "-extfile", ext)
+                          "-CAcreateserial", "-out", cert, "-days", "90", "-extfile", ext)
             key.chmod(0o600)
         return cert, key
 

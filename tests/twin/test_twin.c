@@ -79,6 +79,7 @@ static void open_calm(struct twin *t)
     for (int i = 0; i < 2; i++) {
         t->site[i].mode = SECURITY_TLS_OPTIONAL;
         t->site[i].tight = false;
+        t->site[i].bidi = false;
     }
 }
 
@@ -163,6 +164,7 @@ static bool run_short_of_memory(unsigned long n, unsigned long more)
     static struct twin t;
     struct wire *w;
     open_calm(&t);
+    t.site[0].bidi = t.site[1].bidi = n % 2;
     t.net.slow = 50;
     t.ledger.no_memory = true;
     watch_fail_allocations(0, n, more);

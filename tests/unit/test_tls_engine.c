@@ -158,6 +158,34 @@ static void test_old_clients(void **state)
                "no cipher suite in common");
 }
 
+/* RFC 9325 3.3 (compression), 3.4 (tickets), 3.5 (renegotiation), 4.1 and 4.2 (suites), for both
+ * roles. */
+static void test_settings(void **state)
+{
+    (void)state;
+    const uint64_t off = SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET;
+    struct tls_ctx *c = selfsigned_ctx("alpha.lab", TLS1_2_VERSION);
+    for (int server = 0; server <= 1; server++) {
+        SSL_CTX *ctx = tls_ctx_pick(c, server, "alpha.lab");
+        STACK_OF(SSL_CIPHER) *suites = SSL_CTX_get_ciphers(ctx);
+        assert_true(sk_SSL_CIPHER_num(suites) >= 5);
+        for (int i = 0; i < sk_SSL_CIPHER_num(suites); i++) {
+            const SSL_CIPHER *s = sk_SSL_CIPHER_value(suites, i);
+            const int kx = SSL_CIPHER_get_kx_nid(s);
+            if (!SSL_CIPHER_is_aead(s) || (kx != NID_kx_ecdhe && kx != NID_kx_any) ||
+                SSL_CIPHER_get_auth_nid(s) == NID_auth_null || SSL_CIPHER_get_bits(s, NULL) < 128)
+                fail_msg("%s", SSL_CIPHER_get_name(s));
+        }
+        assert_int_equal(SSL_CTX_get_options(ctx) & off, off);
+        assert_int_equal(SSL_CTX_get_min_proto_version(ctx), TLS1_2_VERSION);
+        assert_int_equal(SSL_CTX_get_num_tickets(ctx), 0);
+        assert_int_equal(SSL_CTX_get_session_cache_mode(ctx), SSL_SESS_CACHE_OFF);
+        assert_true(SSL_CTX_get_security_level(ctx) >= 2);
+        assert_int_equal(SSL_CTX_get_verify_mode(ctx), SSL_VERIFY_PEER); /* asked, not demanded */
+    }
+    tls_ctx_unref(c);
+}
+
 static void test_not_tls(void **state)
 {
     (void)state;
@@ -504,6 +532,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exchange),
         cmocka_unit_test(test_old_clients),
+        cmocka_unit_test(test_settings),
         cmocka_unit_test(test_not_tls),
         cmocka_unit_test(test_damaged_record),
         cmocka_unit_test(test_close_notify_and_memory),
