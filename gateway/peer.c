@@ -20,16 +20,15 @@ static void on_timer(struct timer *t)
     peer_kick(p);
 }
 
-static void name_peer(char key[PAIR_TEXT], const struct front *f, struct str remote,
-                      struct str local)
+static void name_peer(char key[PAIR_TEXT], bool pair, struct str remote, struct str local)
 {
-    if (f->link == NULL)
+    if (!pair)
         snprintf(key, PAIR_TEXT, "%.*s", STR_ARG(remote));
     else
         snprintf(key, PAIR_TEXT, "%.*s:%.*s", STR_ARG(local), STR_ARG(remote));
 }
 
-static struct peer *new_peer(struct front *f, struct str remote, struct str local)
+static struct peer *new_peer(struct front *f, const char *key, struct str remote, struct str local)
 {
     struct peer *p = HASH_COUNT(f->peers) < PEERS_MAX ? mem_zalloc(sizeof *p) : NULL;
     if (p == NULL)
@@ -41,7 +40,7 @@ static struct peer *new_peer(struct front *f, struct str remote, struct str loca
     p->timer.fire = on_timer;
     str_copy(p->domain, sizeof p->domain, remote);
     str_copy(p->local, sizeof p->local, local);
-    name_peer(p->key, f, remote, local);
+    str_copy(p->key, sizeof p->key, str_c(key));
     if (p->remote != NULL)
         HASH_ADD_STR(f->peers, key, p);
     if (p->remote == NULL || p->hh.tbl == NULL) {
@@ -52,20 +51,33 @@ static struct peer *new_peer(struct front *f, struct str remote, struct str loca
     return p;
 }
 
-struct peer *peer_find(const struct front *f, struct str remote, struct str local)
+/* By the domain; by the pair towards the inside, and to a server that takes one of our domains on a
+ * stream. `key` is what it has, or would have. */
+static struct peer *find_peer(const struct front *f, struct str remote, struct str local,
+                              char key[PAIR_TEXT])
 {
-    char key[PAIR_TEXT];
     struct peer *p;
-    name_peer(key, f, remote, local);
+    name_peer(key, f->link != NULL, remote, local);
+    HASH_FIND_STR(f->peers, key, p);
+    if (p == NULL || !p->alone || str_is(local, p->local))
+        return p;
+    name_peer(key, true, remote, local);
     HASH_FIND_STR(f->peers, key, p);
     return p;
 }
 
+struct peer *peer_find(const struct front *f, struct str remote, struct str local)
+{
+    char key[PAIR_TEXT];
+    return find_peer(f, remote, local, key);
+}
+
 struct peer *peer_get(struct front *f, struct str remote, struct str local)
 {
-    struct peer *p = peer_find(f, remote, local);
+    char key[PAIR_TEXT];
+    struct peer *p = find_peer(f, remote, local, key);
     if (p == NULL)
-        return new_peer(f, remote, local);
+        return new_peer(f, key, remote, local);
     if (remote_state_of(p->remote) == REMOTE_IDLE) /* it is this one that wakes it */
         str_copy(p->local, sizeof p->local, local);
     return p;
@@ -115,6 +127,24 @@ static void step(void *machine, const struct gw_event *ev, struct gw_actions *ou
     s2s_out_step(m, ev, out);
 }
 
+/* The local domain gets a peer, and so a stream, of its own; what waits goes there in its order. */
+static void move_out(struct peer *p, struct str local)
+{
+    struct span st;
+    p->alone = true;
+    struct peer *own = peer_get(p->front, str_c(p->domain), local);
+    while (remote_take(p->remote, local, &st)) {
+        struct remote_refusal r = {"resource-constraint", STR("too many remote domains")};
+        if (own != NULL)
+            r = remote_stanza(own->remote, local, st.s, loop_now(&p->w->loop));
+        if (r.condition != NULL)
+            front_failed(p->front, st, r.condition, r.text);
+        span_release(&st);
+    }
+    if (own != NULL)
+        peer_kick(own);
+}
+
 static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
 {
     struct out_session *o = (struct out_session *)s;
@@ -131,7 +161,10 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
         worker_key_answered(o, a);
         if (a->u.pair.result == PAIR_VALID && o->m.bidi)
             carry_pause_new(o->w, s, &o->full_links, a->u.pair.local, a->u.pair.remote);
-        remote_pair_result(p->remote, a->u.pair.local, a->u.pair.result, a->u.pair.text, now);
+        if (a->u.pair.result == PAIR_ALONE)
+            move_out(p, a->u.pair.local);
+        else
+            remote_pair_result(p->remote, a->u.pair.local, a->u.pair.result, a->u.pair.text, now);
         break;
     case ACT_ANSWERED:
         remote_answered(p->remote, &a->u.answered.request, a->u.answered.verdict,

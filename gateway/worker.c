@@ -367,6 +367,7 @@ bool worker_reload(struct worker *w, struct gateway_config *cfg, struct buf *why
     buf_clear(why);
     if (r.federation && !cfg->federation)
         accept_close(&w->world);
+    peer_retry_all(&w->world); /* what has kept us from a peer may be what was mended */
     gateway_config_unref(old);
     report_reloaded(&w->ctx, cfg->file, changes);
     return true;

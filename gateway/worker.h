@@ -121,6 +121,7 @@ struct peer {
     void (*dane_known)(struct peer *p, const char *why);
     char local[DOMAIN_MAX + 1]; /* the local domain whose stanza or question woke it */
     uint64_t started;           /* ms: first dial of this attempt */
+    bool alone; /* its server has no dialback: other local domains have a peer of their own */
     uint64_t without_external;  /* ms: until then; it hung up on SASL EXTERNAL */
     uint64_t settled;           /* ms: until then what a stream carried may still be under way */
     uint64_t no_bidi;           /* ms: until then no bidirectional stream with it, */

@@ -103,6 +103,7 @@ enum pair_result {
     PAIR_VALID,
     PAIR_INVALID,
     PAIR_ERROR, /* the peer answered with a dialback error: text is the condition */
+    PAIR_ALONE, /* the peer has no dialback: the pair needs a stream of its own */
 };
 
 #define GW_ACTIONS(X)                                                                              \

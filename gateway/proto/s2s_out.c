@@ -453,8 +453,6 @@ static void on_stanza(struct s2s_out *m, const struct gw_event *ev, struct gw_ac
 
 /* ---- what the route layer wants -------------------------------------------------------------- */
 
-#define NO_DIALBACK "the peer takes one of our domains on a stream, and this is another one"
-
 static void report_own(struct s2s_out *m, struct str local, enum pair_result result,
                        struct str text, struct gw_actions *out)
 {
@@ -474,7 +472,7 @@ static void on_want_pair(struct s2s_out *m, const struct gw_event *ev, struct gw
         return;
     }
     if (m->state == S2S_OUT_READY && !m->can_dialback) {
-        report_own(m, local, PAIR_ERROR, STR(NO_DIALBACK), out);
+        report_own(m, local, PAIR_ALONE, STR_NONE, out);
         return;
     }
     p = authz_add(&m->authz, local, str_c(m->remote));
@@ -541,8 +539,8 @@ static void on_deadline(struct s2s_out *m, uint64_t now, struct gw_actions *out)
         bool silent = p->state == AUTHZ_ASKED && now - p->since >= m->side->cfg->dialback.timeout;
         if (!silent && (p->state != AUTHZ_WAITING || m->can_dialback))
             continue;
-        report_own(m, str_c(p->local), PAIR_ERROR,
-                   silent ? STR("no answer to db:result") : STR(NO_DIALBACK), out);
+        report_own(m, str_c(p->local), silent ? PAIR_ERROR : PAIR_ALONE,
+                   silent ? STR("no answer to db:result") : STR_NONE, out);
         authz_remove(&m->authz, p);
         break;
     }

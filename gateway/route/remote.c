@@ -372,6 +372,7 @@ void remote_pair_result(struct remote *r, struct str local, enum pair_result res
         r->close = true; /* XEP-0220 2.1.1: the peer closes this stream too */
         break;
     case PAIR_ERROR:
+    case PAIR_ALONE: /* whoever can open another stream takes the pair away before */
         remote_refuse_pair(r, p, "remote-server-timeout", text, now);
         break;
     }
@@ -447,12 +448,26 @@ void remote_again(struct remote *r)
 void remote_fail_local(struct remote *r, bool (*gone)(void *arg, struct str local), void *arg,
                        const char *condition, struct str why)
 {
-    remote_set_why(r, why);
     LIST_FOREACH (&r->pairs, n, next) {
         struct pair *p = CONTAINER_OF(n, struct pair, node);
-        if (gone(arg, str_c(p->local)))
-            remote_fail_pair(r, p, condition);
+        if (p->queue.items.first == NULL || !gone(arg, str_c(p->local)))
+            continue;
+        remote_set_why(r, why);
+        remote_fail_pair(r, p, condition);
     }
+}
+
+bool remote_take(struct remote *r, struct str local, struct span *out)
+{
+    struct pair *p = find_pair(r, local);
+    struct outq_item *it = p != NULL ? outq_pop(&p->queue) : NULL;
+    if (p != NULL)
+        p->phase = PHASE_NONE;
+    if (it == NULL)
+        return false;
+    *out = span_retain(it->stanza);
+    outq_item_free(it);
+    return true;
 }
 
 void remote_fail_all(struct remote *r, const char *condition, struct str why, uint64_t now)

@@ -129,6 +129,9 @@ void remote_again(struct remote *r);
 /* Fails what waits for the local domains that are `gone`. */
 void remote_fail_local(struct remote *r, bool (*gone)(void *arg, struct str local), void *arg,
                        const char *condition, struct str why);
+/* The first stanza that waits for that local domain goes another way: the caller has it now, and
+ * releases it. False: none waits. */
+bool remote_take(struct remote *r, struct str local, struct span *out);
 /* We stop, or the policy changed: fails everything that waits, in every state but READY. */
 void remote_fail_all(struct remote *r, const char *condition, struct str why, uint64_t now);
 /* The other side is known to be there again: a back-off of the whole remote ends, its failures

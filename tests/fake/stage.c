@@ -266,7 +266,7 @@ static void ask(struct stage *s, const struct gw_action *a)
 
 static void pair(struct stage *s, const struct gw_action *a)
 {
-    static const char *const results[] = {"valid", "invalid", "error"};
+    static const char *const results[] = {"valid", "invalid", "error", "alone"};
     line(s, "PAIR %.*s %.*s %s%s%.*s", STR_ARG(a->u.pair.local), STR_ARG(a->u.pair.remote),
          results[a->u.pair.result], a->u.pair.result == PAIR_ERROR ? " " : "",
          a->u.pair.result == PAIR_ERROR ? (int)a->u.pair.text.n : 0,

@@ -214,8 +214,8 @@ static struct source_of_stanza delivering(const struct worker *w, struct str rem
         LIST_FOREACH (all[i], n, next) {
             const struct in_session *in = CONTAINER_OF(n, struct in_session, node);
             if (in->s.busy)
-                return (struct source_of_stanza){
-                    &in->m.authz, !tls || in->m.encrypted || in->m.state == S2S_IN_CLOSING};
+                return (struct source_of_stanza){&in->m.authz, !tls || in->m.encrypted ||
+                                                                   in->m.state == S2S_IN_CLOSING};
         }
     LIST_FOREACH (&w->world.out, n2, next2) {
         const struct out_session *o = CONTAINER_OF(n2, struct out_session, node);

@@ -467,6 +467,32 @@ static void test_retry(void **state)
     assert_in_range(fail_once(), 800, 1200);
 }
 
+/* A pair that needs another way takes what waits for it along, in its order; the others stay. */
+static void test_take(void **state)
+{
+    (void)state;
+    struct span st;
+    assert_false(remote_take(r, GAMMA, &st));
+    assert_null(stanza(ALPHA, "a1"));
+    assert_null(stanza(GAMMA, "g1"));
+    assert_null(stanza(GAMMA, "g2"));
+    get_ready(1);
+    expect("PAIR:alpha.lab PAIR:gamma.lab ");
+    for (int i = 1; i < 3; i++) {
+        assert_true(remote_take(r, GAMMA, &st));
+        assert_true(str_is(st.s, i == 1 ? "g1" : "g2"));
+        span_release(&st);
+    }
+    assert_false(remote_take(r, GAMMA, &st));
+    assert_int_equal(remote_queued(r), 1);
+    remote_pair_result(r, ALPHA, PAIR_VALID, STR_NONE, fake.now);
+    expect("SEND:a1 ");
+    assert_null(stanza(GAMMA, "g3")); /* and it may be tried here again */
+    expect("PAIR:gamma.lab ");
+    remote_pair_result(r, GAMMA, PAIR_ALONE, STR_NONE, fake.now);
+    expect("BOUNCE:g3:remote-server-timeout ");
+}
+
 /* ---- carriers -------------------------------------------------------------------------------- */
 
 /* Nothing is dialled for what a carrier takes; what it does not take waits for it. */
@@ -562,7 +588,8 @@ int main(void)
         T(test_invalid),        T(test_lost_stream),      T(test_fruitless),
         T(test_useless_target), T(test_late_return),      T(test_reset),
         T(test_backoff),        T(test_success_forgives), T(test_retry),
-        T(test_carrier),        T(test_carrier_ends),     T(test_carrier_fails),
+        T(test_take),           T(test_carrier),          T(test_carrier_ends),
+        T(test_carrier_fails),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);
