@@ -101,14 +101,15 @@ static void note_names(struct in_session *in)
 }
 
 /* Whose authorities count is known once the peer has said who it is; and whether it keeps rules. */
-static void judge(struct in_session *in, struct str from)
+static void judge(struct in_session *in, struct str from, struct str to)
 {
-    struct domain d;
+    struct domain d, local;
     if (in->front->link != NULL || !conn_encrypted(in->s.conn) || from.p == NULL ||
         !domain_prepare(from, &d))
         return;
     conn_judge(in->s.conn, policy_ca_file(in->w->cfg, str_c(d.ascii)));
-    in->m.no_bidi = in->m.no_bidi || !peer_bidi(in->front, str_c(d.ascii));
+    if (to.p != NULL && domain_prepare(to, &local))
+        in->m.no_bidi = in->m.no_bidi || !peer_bidi(in->front, str_c(d.ascii), str_c(local.ascii));
 }
 
 static void step(void *machine, const struct gw_event *ev, struct gw_actions *out)
@@ -116,7 +117,7 @@ static void step(void *machine, const struct gw_event *ev, struct gw_actions *ou
     struct s2s_in *m = machine;
     struct in_session *in = CONTAINER_OF(m, struct in_session, m);
     if (ev->kind == EV_STREAM_OPEN)
-        judge(in, ev->u.header->from);
+        judge(in, ev->u.header->from, ev->u.header->to);
     s2s_in_step(m, ev, out);
     if (ev->kind == EV_STREAM_OPEN)
         note_names(in);
@@ -480,7 +481,7 @@ static void policy_one(struct in_session *in, size_t arg)
     (void)arg;
     note_names(in); /* the domain's name lies in the snapshot */
     conn_trust(in->s.conn, certs_tls(in->front->certs));
-    judge(in, str_c(in->m.remote));
+    judge(in, str_c(in->m.remote), str_c(in->m.local));
     renew_kit(in);
     struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&in->w->loop)};
     session_event(&in->s, &ev);

@@ -246,9 +246,9 @@ void peer_carried(struct peer *p, uint64_t last)
         p->settled = last + SETTLE_MS;
 }
 
-bool peer_bidi(const struct front *f, struct str remote)
+bool peer_bidi(const struct front *f, struct str remote, struct str local)
 {
-    const struct peer *p = peer_find(f, remote, STR_NONE);
+    const struct peer *p = peer_find(f, remote, local);
     return p == NULL || p->no_bidi <= loop_now(&f->w->loop);
 }
 

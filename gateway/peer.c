@@ -59,7 +59,7 @@ static struct peer *find_peer(const struct front *f, struct str remote, struct s
     struct peer *p;
     name_peer(key, f->link != NULL, remote, local);
     HASH_FIND_STR(f->peers, key, p);
-    if (p == NULL || !p->alone || str_is(local, p->local))
+    if (p == NULL || !p->alone || str_is(local, p->local) || remote_carrier(p->remote, local) != 0)
         return p;
     name_peer(key, true, remote, local);
     HASH_FIND_STR(f->peers, key, p);

@@ -384,7 +384,7 @@ void carrier_ended(struct in_session *in); /* before it is closed */
 void peer_carried(struct peer *p, uint64_t last);
 /* The peer does without bidi for a while; `why` is static. */
 void peer_quarantine(struct peer *p, const char *why);
-bool peer_bidi(const struct front *f, struct str remote); /* it need not */
+bool peer_bidi(const struct front *f, struct str remote, struct str local); /* it need not */
 /* Of an outgoing stream that has ended: true when it is to be tried again at once, without bidi. */
 bool peer_judge_bidi(struct out_session *o);
 

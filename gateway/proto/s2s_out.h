@@ -77,8 +77,8 @@ struct s2s_out {
     bool direct_tls, has_certificate, wants_external;
     /* The same: stanzas wait, and the peer is not known to break the rules of XEP-0288. */
     bool wants_bidi;
-    bool bidi;                  /* asked for: stanzas of valid pairs may come in */
-    const char *bidi_broken;    /* how the peer broke its rules, static; NULL: it did not */
+    bool bidi;                        /* asked for: stanzas of valid pairs may come in */
+    const char *bidi_broken;          /* how the peer broke its rules, static; NULL: it did not */
     const struct dane_target *target; /* what DNSSEC knows of it; NULL: nothing; the driver's too */
     const struct tls_peer *tls; /* facts of the handshake; NULL: none. They live as long as this */
     bool proven, by_dane;       /* by them, `remote`; by TLSA records and not by authorities */
