@@ -480,7 +480,7 @@ static void policy_one(struct in_session *in, size_t arg)
 {
     (void)arg;
     note_names(in); /* the domain's name lies in the snapshot */
-    conn_trust(in->s.conn, certs_tls(in->front->certs));
+    session_trust(&in->s, certs_tls(in->front->certs));
     judge(in, str_c(in->m.remote), str_c(in->m.local));
     renew_kit(in);
     struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&in->w->loop)};

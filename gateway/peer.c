@@ -52,18 +52,22 @@ static struct peer *new_peer(struct front *f, const char *key, struct str remote
 }
 
 /* By the domain; by the pair towards the inside, and to a server that takes one of our domains on a
- * stream. `key` is what it has, or would have. */
+ * stream: what a pair has of its own it keeps, even when the domain's is gone. `key` is what it
+ * has, or would have. */
 static struct peer *find_peer(const struct front *f, struct str remote, struct str local,
                               char key[PAIR_TEXT])
 {
     struct peer *p;
-    name_peer(key, f->link != NULL, remote, local);
+    name_peer(key, true, remote, local);
+    HASH_FIND_STR(f->peers, key, p);
+    if (p != NULL || f->link != NULL)
+        return p;
+    name_peer(key, false, remote, local);
     HASH_FIND_STR(f->peers, key, p);
     if (p == NULL || !p->alone || str_is(local, p->local) || remote_carrier(p->remote, local) != 0)
         return p;
     name_peer(key, true, remote, local);
-    HASH_FIND_STR(f->peers, key, p);
-    return p;
+    return NULL;
 }
 
 struct peer *peer_find(const struct front *f, struct str remote, struct str local)
@@ -159,6 +163,8 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
         break;
     case ACT_PAIR:
         worker_key_answered(o, a);
+        if (a->u.pair.result == PAIR_ERROR) /* dialback did not do either */
+            p->without_external = 0;
         if (a->u.pair.result == PAIR_VALID && o->m.bidi)
             carry_pause_new(o->w, s, &o->full_links, a->u.pair.local, a->u.pair.remote);
         if (a->u.pair.result == PAIR_ALONE)
@@ -707,7 +713,7 @@ void peer_policy_changed(struct front *f)
     LIST_FOREACH (&f->out, n, following) {
         struct out_session *o = CONTAINER_OF(n, struct out_session, node);
         set_tls(o);
-        conn_trust(o->s.conn, certs_tls(f->certs));
+        session_trust(&o->s, certs_tls(f->certs));
         conn_judge(o->s.conn, o->s.tls.ca_file);
         renew_kit(o);
         struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&f->w->loop)};

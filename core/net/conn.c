@@ -589,6 +589,8 @@ void conn_judge(struct conn *c, const char *ca_file)
 
 void conn_trust(struct conn *c, struct tls_ctx *ctx)
 {
+    if (c->detect_ctx != NULL)
+        c->detect_ctx = ctx;
     if (c->tls != NULL)
         tls_engine_trust(c->tls, ctx);
 }

@@ -98,7 +98,8 @@ const struct tls_peer *conn_tls_peer(const struct conn *c); /* NULL in clear */
 /* tls_engine_judge, from conn_start_tls on: changes what conn_tls_peer and EV_TLS_UP's facts say.
  * In clear: nothing. */
 void conn_judge(struct conn *c, const char *ca_file);
-/* tls_engine_trust, for the next conn_judge. In clear: nothing. */
+/* tls_engine_trust, for the next conn_judge. In clear: what a first byte of TLS is met with; then
+ * it must live as `tls_ctx` of the options. */
 void conn_trust(struct conn *c, struct tls_ctx *ctx);
 /* tls_engine_direct, right after conn_start_tls. In clear: nothing. */
 void conn_direct_tls(struct conn *c);

@@ -210,6 +210,14 @@ void session_event(struct session *s, const struct gw_event *ev)
     s->busy = false;
 }
 
+void session_trust(struct session *s, struct tls_ctx *ctx)
+{
+    struct tls_ctx *old = s->tls.ctx;
+    s->tls.ctx = tls_ctx_ref(ctx);
+    conn_trust(s->conn, ctx);
+    tls_ctx_unref(old);
+}
+
 void session_drain(struct session *s, const char *why)
 {
     struct gw_event ev = {.kind = EV_DRAIN, .now_ms = loop_now(s->loop), .u.text = str_c(why)};

@@ -220,7 +220,8 @@ static void send_features(struct s2s_in *m, struct gw_actions *out)
     enum security_mode mode = mode_of(m, m->remote);
     size_t begin = gw_send_begin(out);
     buf_puts(&out->text, "<stream:features>");
-    if (!m->encrypted && mode != SECURITY_NO_TLS)
+    m->tls_offered = !m->encrypted && mode != SECURITY_NO_TLS;
+    if (m->tls_offered)
         buf_puts(&out->text, mode == SECURITY_TLS_REQUIRED ? "<starttls xmlns='" NS_TLS
                                                              "'><required/></starttls>"
                                                            : "<starttls xmlns='" NS_TLS "'/>");
@@ -255,6 +256,47 @@ static bool check_identity(struct s2s_in *m, struct gw_actions *out)
     if (!enough)
         end_with_error(m, out, END_UNTRUSTED, "not-authorized", m->why);
     return enough;
+}
+
+static bool mode_broken(const struct s2s_in *m, const char *remote)
+{
+    enum security_mode mode = mode_of(m, remote);
+    return (m->encrypted && mode == SECURITY_NO_TLS) ||
+           (!m->encrypted && mode == SECURITY_TLS_REQUIRED);
+}
+
+/* The pair would not be proven any more in the way it was, or is about to be. */
+static bool identity_broken(const struct s2s_in *m, const struct authz_pair *p)
+{
+    char why[IDENTITY_WHY];
+    struct str remote = str_c(p->remote);
+    unsigned auth = s2s_in_auth(m, remote);
+    if (m->side->link != NULL)
+        return false;
+    if (!identity_tls_enough(m->side->cfg, m->tls, remote, why))
+        return true;
+    if (!p->external)
+        return !(auth & POLICY_AUTH_DIALBACK);
+    return !(auth & POLICY_AUTH_EXTERNAL) || !identity_proven(m->side->cfg, m->tls, remote, why);
+}
+
+/* What the settings have against the stream as it is; NULL: nothing. */
+static const char *objection(const struct s2s_in *m, const char **text)
+{
+    bool broken = m->remote != NULL && mode_broken(m, m->remote), unproven = false;
+    *text = "the policy for this domain pair has changed";
+    for (size_t i = 0; i < m->authz.n; i++) {
+        const struct authz_pair *p = &m->authz.v[i];
+        if (!side_serves(m->side, str_c(p->local)) || !side_admits(m->side, str_c(p->remote)) ||
+            side_pair(m->side, str_c(p->local), str_c(p->remote)).verdict != POLICY_ALLOW)
+            return "policy-violation";
+        broken = broken || mode_broken(m, p->remote);
+        unproven = unproven || identity_broken(m, p);
+    }
+    *text = broken     ? "the security mode has changed"
+            : unproven ? "what proves this domain has changed"
+                       : "bidi was switched off";
+    return broken || unproven || (m->bidi && !may_have_bidi(m)) ? "reset" : NULL;
 }
 
 static void on_header(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
@@ -301,6 +343,11 @@ static void on_header(struct s2s_in *m, const struct gw_event *ev, struct gw_act
     }
     if (!check_identity(m, out))
         return;
+    condition = m->authz.n > 0 ? objection(m, &text) : NULL;
+    if (condition != NULL) { /* since it was proven by SASL */
+        s2s_in_refuse(m, out, condition, text);
+        return;
+    }
     set_state(m, m->encrypted ? S2S_IN_SECURE : S2S_IN_CLEAR);
     if (s2s_in_authorised(m)) { /* the header after SASL */
         gw_timer_clear(out, TIMER_SETUP);
@@ -324,6 +371,10 @@ static void on_starttls(struct s2s_in *m, uint64_t now, struct gw_actions *out)
 {
     if (m->state != S2S_IN_CLEAR) {
         s2s_in_refuse(m, out, "policy-violation", "TLS is already there");
+        return;
+    }
+    if (mode_of(m, m->remote) == SECURITY_NO_TLS && m->tls_offered) {
+        s2s_in_refuse(m, out, "reset", "the security mode has changed");
         return;
     }
     if (mode_of(m, m->remote) == SECURITY_NO_TLS) {
@@ -377,6 +428,9 @@ static void on_tls_up(struct s2s_in *m, const struct gw_event *ev, struct gw_act
 
 static void external_proven(struct s2s_in *m, uint64_t now, struct gw_actions *out)
 {
+    for (size_t i = m->authz.n; i-- > 0;) /* questions of the stream that ends here */
+        if (m->authz.v[i].state != AUTHZ_VALID)
+            authz_remove(&m->authz, &m->authz.v[i]);
     struct authz_pair *p = authz_add(&m->authz, str_c(m->local), str_c(m->remote));
     if (p == NULL) {
         s2s_in_rest(m, out, END_NO_MEMORY, true);
@@ -546,50 +600,18 @@ static void on_timer(struct s2s_in *m, const struct gw_event *ev, struct gw_acti
     }
 }
 
-static bool mode_broken(const struct s2s_in *m, const char *remote)
-{
-    enum security_mode mode = mode_of(m, remote);
-    return (m->encrypted && mode == SECURITY_NO_TLS) ||
-           (!m->encrypted && mode == SECURITY_TLS_REQUIRED);
-}
-
-/* The pair would not be proven any more in the way it was. */
-static bool identity_broken(struct s2s_in *m, const struct authz_pair *p)
-{
-    struct str remote = str_c(p->remote);
-    unsigned auth = s2s_in_auth(m, remote);
-    if (p->state != AUTHZ_VALID || m->side->link != NULL)
-        return false;
-    if (!identity_tls_enough(m->side->cfg, m->tls, remote, m->why))
-        return true;
-    if (!p->external)
-        return !(auth & POLICY_AUTH_DIALBACK);
-    return !(auth & POLICY_AUTH_EXTERNAL) || !identity_proven(m->side->cfg, m->tls, remote, m->why);
-}
-
 static void on_policy(struct s2s_in *m, struct gw_actions *out)
 {
     m->authz.max = m->side->cfg->limits.pairs_per_stream;
     if (m->state != S2S_IN_CLEAR && m->state != S2S_IN_SECURE && m->state != S2S_IN_CLOSING)
-        return; /* the header will be checked against the new policy */
-    bool broken = m->remote != NULL && mode_broken(m, m->remote), unproven = false;
-    for (size_t i = 0; i < m->authz.n; i++) {
-        const struct authz_pair *p = &m->authz.v[i];
-        if (!side_serves(m->side, str_c(p->local)) || !side_admits(m->side, str_c(p->remote)) ||
-            side_pair(m->side, str_c(p->local), str_c(p->remote)).verdict != POLICY_ALLOW) {
-            s2s_in_refuse(m, out, "policy-violation",
-                          "the policy for this domain pair has changed");
-            return;
-        }
-        broken = broken || mode_broken(m, p->remote);
-        unproven = unproven || identity_broken(m, p);
-    }
-    if (broken && m->state != S2S_IN_CLOSING)
-        s2s_in_close(m, out, END_DRAINED, "reset", "the security mode has changed");
-    else if (unproven && m->state != S2S_IN_CLOSING)
-        s2s_in_close(m, out, END_DRAINED, "reset", "what proves this domain has changed");
-    else if (m->bidi && !may_have_bidi(m) && m->state != S2S_IN_CLOSING)
-        s2s_in_close(m, out, END_DRAINED, "reset", "bidi was switched off");
+        return;    /* the header will be checked against the new policy */
+    if (m->proven) /* what was offered is not promised */
+        m->proven = identity_proven(m->side->cfg, m->tls, str_c(m->remote), m->why);
+    const char *text, *condition = objection(m, &text);
+    if (condition != NULL && strcmp(condition, "reset") != 0)
+        s2s_in_refuse(m, out, condition, text);
+    else if (condition != NULL && m->state != S2S_IN_CLOSING)
+        s2s_in_close(m, out, END_DRAINED, condition, text);
 }
 
 static void on_xml_error(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)

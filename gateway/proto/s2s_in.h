@@ -71,6 +71,7 @@ struct s2s_in {
     char *from, *to;            /* of the peer's header, as written; NULL: absent */
     char *remote, *local;       /* the same as A-labels */
     bool header_sent, encrypted;
+    bool tls_offered;           /* on this stream */
     bool direct_tls;            /* encrypted from the first byte */
     const struct tls_peer *tls; /* facts of the handshake; NULL: none. They live as long as this */
     bool proven;                /* by them, `remote` */

@@ -86,6 +86,9 @@ static const char *check_request(const struct s2s_in *m, const struct dialback_e
     }
     if (!m->encrypted && side_security(m->side, remote) == SECURITY_TLS_REQUIRED)
         return "policy-violation";
+    char why[IDENTITY_WHY]; /* the header may have named another domain, or none */
+    if (m->side->link == NULL && !identity_tls_enough(m->side->cfg, m->tls, remote, why))
+        return "policy-violation";
     return NULL;
 }
 

@@ -203,7 +203,7 @@ static void send_wanted(struct s2s_out *m, uint64_t now, struct gw_actions *out)
         send_result(m, p, now, out);
     LIST_FOREACH (&m->verify, n, next) {
         struct verify *v = CONTAINER_OF(n, struct verify, node);
-        if (!v->sent && out->n + 6 < GW_ACTIONS_MAX)
+        if (m->can_dialback && !v->sent && out->n + 6 < GW_ACTIONS_MAX)
             send_verify(m, v, now, out);
     }
 }
@@ -214,7 +214,8 @@ static void watch_deadline(const struct s2s_out *m, uint64_t now, struct gw_acti
     uint64_t oldest = UINT64_MAX, limit = m->side->cfg->dialback.timeout;
     if (m->state != S2S_OUT_READY)
         return;
-    if (!m->can_dialback && authz_first(&m->authz, AUTHZ_WAITING) != NULL) {
+    if (!m->can_dialback &&
+        (m->verify.count > 0 || authz_first(&m->authz, AUTHZ_WAITING) != NULL)) {
         gw_timer_set(out, TIMER_STATE, 1); /* it can be refused, but one in a step */
         return;
     }
@@ -490,7 +491,8 @@ static void on_want_pair(struct s2s_out *m, const struct gw_event *ev, struct gw
 static void on_want_verify(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
 {
     const struct db_request *r = &ev->u.verify;
-    struct verify *v = m->verify.count < S2S_OUT_VERIFY_MAX && m->state != S2S_OUT_CLOSING
+    bool deaf = m->state == S2S_OUT_READY && !m->can_dialback; /* it might end the stream */
+    struct verify *v = m->verify.count < S2S_OUT_VERIFY_MAX && m->state != S2S_OUT_CLOSING && !deaf
                            ? mem_zalloc(sizeof *v)
                            : NULL;
     if (v != NULL) {
@@ -504,7 +506,8 @@ static void on_want_verify(struct s2s_out *m, const struct gw_event *ev, struct 
             free_verify(v);
         struct gw_action *act = gw_act(out, ACT_ANSWERED);
         act->u.answered.request = *r;
-        act->u.answered.verdict = VERDICT_BUSY;
+        act->u.answered.verdict = deaf ? VERDICT_NOT_FOUND : VERDICT_BUSY;
+        act->u.answered.text = deaf ? STR("the peer supports no dialback") : STR_NONE;
         return;
     }
     if (m->state == S2S_OUT_READY)
@@ -514,13 +517,15 @@ static void on_want_verify(struct s2s_out *m, const struct gw_event *ev, struct 
 
 /* ---- time, configuration, end ---------------------------------------------------------------- */
 
-/* Questions that were not answered: whoever asked has a deadline too and knows by now. */
+/* Questions that were not answered, or cannot be asked: whoever wants to know has a deadline too.
+ */
 static void forget_questions(struct s2s_out *m, uint64_t now, struct gw_actions *out)
 {
     int64_t silent = 0;
     LIST_FOREACH (&m->verify, n, next) {
         struct verify *v = CONTAINER_OF(n, struct verify, node);
-        if (!v->sent || now - v->since < m->side->cfg->dialback.timeout)
+        bool asked = v->sent || m->can_dialback;
+        if (asked && (!v->sent || now - v->since < m->side->cfg->dialback.timeout))
             continue;
         free_verify(v);
         silent++;
@@ -590,7 +595,8 @@ static void on_policy(struct s2s_out *m, struct gw_actions *out)
     bool broken = (m->encrypted && mode == SECURITY_NO_TLS) ||
                   (!m->encrypted && m->state == S2S_OUT_READY && mode == SECURITY_TLS_REQUIRED) ||
                   (mode == SECURITY_NO_TLS && m->state == S2S_OUT_STARTTLS);
-    bool unproven = !s2s_out_identity_ok(m);
+    bool unproven = !s2s_out_identity_ok(m) ||
+                    (m->state == S2S_OUT_READY && !m->encrypted && !s2s_out_dialback_counts(m));
     bool one_way = m->bidi && !bidi_allowed(m->side, m->encrypted, m->remote);
     m->reset = (broken || unproven || one_way) && !denied;
     if (denied)

@@ -31,5 +31,7 @@ void s2s_out_setup_nonza(struct s2s_out *m, const struct gw_event *ev, struct gw
 void s2s_out_tls_up(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out);
 /* The certificate and the version of TLS satisfy the rules for this peer. False: m->why. */
 bool s2s_out_identity_ok(struct s2s_out *m);
+/* The rules for this peer let DNS stand in for its certificate. */
+bool s2s_out_dialback_counts(const struct s2s_out *m);
 
 #endif

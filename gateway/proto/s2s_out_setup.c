@@ -34,10 +34,10 @@ void s2s_out_opened(struct s2s_out *m, const struct gw_event *ev, struct gw_acti
 
 /* ---- who the peer is ------------------------------------------------------------------------- */
 
-static unsigned auth_of(const struct s2s_out *m)
+bool s2s_out_dialback_counts(const struct s2s_out *m)
 {
-    return m->side->link == NULL ? policy_auth(m->side->cfg, str_c(m->remote))
-                                 : POLICY_AUTH_DIALBACK;
+    return m->side->link != NULL ||
+           policy_auth(m->side->cfg, str_c(m->remote)) & POLICY_AUTH_DIALBACK;
 }
 
 bool s2s_out_identity_ok(struct s2s_out *m)
@@ -52,7 +52,7 @@ bool s2s_out_identity_ok(struct s2s_out *m)
     enum identity id = identity_of_target(c, m->tls, remote, m->target, m->why);
     m->by_dane = id == IDENTITY_PROVEN_DANE;
     m->proven = m->by_dane || id == IDENTITY_PROVEN;
-    return m->proven || (id == IDENTITY_UNPROVEN && auth_of(m) & POLICY_AUTH_DIALBACK);
+    return m->proven || (id == IDENTITY_UNPROVEN && s2s_out_dialback_counts(m));
 }
 
 /* To a server that the rules do not accept not even a header goes. */
@@ -86,6 +86,7 @@ void s2s_out_tls_up(struct s2s_out *m, const struct gw_event *ev, struct gw_acti
     const struct tls_peer *t = ev->u.tls;
     m->tls = t;
     m->encrypted = true;
+    m->peer_max_bytes = m->peer_idle_ms = 0; /* who told them in clear is not known */
     gw_log(out, LOG_INFO, "tls.up", KV_C("tls", t->protocol), KV_C("cipher", t->cipher),
            KV_C("resumed", t->resumed ? "yes" : NULL),
            KV_C("certificate", !t->has_certificate ? "none"
@@ -114,7 +115,7 @@ static void settle(struct s2s_out *m, uint64_t now, struct gw_actions *out)
                         : m->external_offered ? "the peer supports no dialback, and there is no "
                                                 "certificate of ours to show"
                                               : "the peer supports no dialback");
-    else if (!m->encrypted && !(auth_of(m) & POLICY_AUTH_DIALBACK))
+    else if (!m->encrypted && !s2s_out_dialback_counts(m))
         s2s_out_give_up(m, out, END_TLS_NOT_OFFERED,
                         "this peer has to prove itself by its certificate, and there is no TLS");
     else

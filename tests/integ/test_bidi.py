@@ -154,7 +154,8 @@ class BidiServer(CertifiedServer):
 
 
 SERVERS = {"takes.lab": {}, "baffled.lab": {"on_bidi": "unsupported-stanza-type"},
-           "forges.lab": {}, "objects.lab": {}, "slow.lab": {}, "off.lab": {}, "leaves.lab": {}}
+           "forges.lab": {}, "objects.lab": {}, "slow.lab": {}, "off.lab": {}, "leaves.lab": {},
+           "single.lab": {"offers": ("external",), "limits": "<max-bytes>10000</max-bytes>"}}
 UNREACHED = "lossy.lab"  # it dials, and nobody listens there
 
 
@@ -173,17 +174,17 @@ class World(Organisation):
                          peers=[{"domain": "*", "policy": "allow"},
                                 {"domain": "off.lab", "bidi": False}])
 
-    def dial(self, domain):
-        return dial_tls(self.address, domain, LOCAL, client_context(self.own[domain]))
+    def dial(self, domain, to=LOCAL):
+        return dial_tls(self.address, domain, to, client_context(self.own[domain]))
 
-    def carrier(self, domain):
+    def carrier(self, domain, to=LOCAL):
         """A proven stream of the peer that takes stanzas back."""
-        s = self.dial(domain)
+        s = self.dial(domain, to)
         assert s.features.find(FEATURE) is not None
         s.send(BIDI)
-        external(s, domain, LOCAL)
+        external(s, domain, to)
         assert s.features.find(FEATURE) is None
-        s.send(message(f"j@{domain}", "romeo@alpha.lab/lab", f"hello-{domain}"))
+        s.send(message(f"j@{domain}", f"romeo@{to}/lab", f"hello-{domain}"))
         self.user.expect("message", id=f"hello-{domain}")
         return s
 
@@ -225,6 +226,36 @@ def test_stanzas_go_back_on_a_stream_of_theirs(world):
     s.close()
     world.send("j@leaves.lab", "after")
     world.servers["leaves.lab"].expect_stanza("after")
+
+
+def test_a_stream_of_theirs_for_a_domain_with_its_own(world):
+    """To a server without dialback each local domain has a stream of its own; the carrier of one
+    comes and goes whatever becomes of the others."""
+    domain, to = "single.lab", "beta.lab"
+    server, gateway = world.servers[domain], world.gateway
+
+    def stands(from_):
+        """A stream of ours, on which nothing was sent, since the peer takes no stanza so large."""
+        world.send(f"j@{domain}", f"large-{from_}", from_=f"romeo@{from_}", body="x" * 11000)
+        assert world.bounce(f"large-{from_}")[0] == "policy-violation"
+        return server.streams[-1][1]
+
+    def ends(stream):
+        since = gateway.log_size()
+        stream.send("</stream:stream>")
+        gateway.wait_log(rf"s2s\.closed .*peer={domain} ", since)
+
+    shared = stands(LOCAL)
+    ends(stands(to))
+    s = world.carrier(domain, to)
+    world.send(f"j@{domain}", "carried", from_=f"romeo@{to}")
+    assert s.read().get("id") == "carried"
+    ends(shared)
+    ends(s)
+    s.close()
+    stands(LOCAL)
+    world.send(f"j@{domain}", "not-carried", from_=f"romeo@{to}")
+    server.expect_stanza("not-carried")
 
 
 def test_not_before_it_is_proven(world):

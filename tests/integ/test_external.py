@@ -9,7 +9,7 @@ from certified import (CHALLENGE, SASL, SUCCESS, CertifiedServer, Organisation, 
                        client_context, dial_tls, encoded, external, external_stream, failure,
                        identity_line, mechanisms, offers, reopen, srv)
 from conftest import SHORT
-from labnet import Net, wait_for
+from labnet import Net, Timeout, wait_for
 from peers import FEATURES, dial, message
 from pki import Pki
 
@@ -23,6 +23,7 @@ SERVERS = {
     "strict.lab": {"sasl": "not-authorized", "offers": ["external"]},
     "leaves.lab": {"sasl": "hang-up"},
     "quarrels.lab": {"sasl": "error"},
+    "wavers.lab": {"sasl": "hang-up", "result": "not-authorized"},
     "only.lab": {"offers": ["external"]},
     "plain.lab": {"offers": ["dialback"]},
     "small.lab": {"limits": "<max-bytes>10000</max-bytes>"},
@@ -280,6 +281,25 @@ def test_nothing_but_external_and_that_refused(world):
     assert world.servers["strict.lab"].stanzas == []
 
 
+def test_a_peer_that_takes_neither_at_first(world):
+    """A connection that breaks at the wrong moment looks like a refusal. When dialback is refused
+    as well, EXTERNAL gets another chance."""
+    server = world.servers["wavers.lab"]
+    world.send("j@wavers.lab", "neither")
+    assert world.bounce("neither")[0] == "remote-server-timeout"
+    assert server.asked[-1][0] == "result"
+    server.sasl = "success"
+
+    def arrives(ident):
+        world.send("j@wavers.lab", ident)
+        try:
+            return server.expect_stanza(ident, 1) is not None
+        except Timeout:
+            return False
+    assert any(arrives(f"again-{i}") for i in range(8))
+    assert server.way(server.streams[-1][1]) == "external"
+
+
 def test_a_second_domain_of_ours(world):
     """By dialback on the same stream."""
     server = world.delivers("good.lab", "first-domain")
@@ -471,10 +491,16 @@ def test_revocation_while_we_run(world):
     server = world.delivers(domain, "betrayed-alive")
     alive = world.proven(domain)
     world.arrives(alive, domain, "betrayed-in")
+    early = dial(world.address, None, None)
     sentence = f"revoked on {world.pki.revoke(domain)}"
     world.gateway.edit(r"^(tls .*) }", rf'\1 crl_file = "{world.pki.crl()}"; }}')
     try:
         world.reload()
+        reopen(early, domain, LOCAL)
+        early.starttls_client(LOCAL, client_context(world.own[domain]))
+        reopen(early, domain, LOCAL, features=False)
+        assert early.read_error_text() == ("not-authorized", sentence)
+        early.close()
         assert alive.read_error() == "reset"
         assert_reset(server.streams[-1][1])
         world.send(f"j@{domain}", "betrayed-2")
