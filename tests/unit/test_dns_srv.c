@@ -27,7 +27,8 @@ static bool no_random(void *ctx, unsigned char *out, size_t n)
 
 static struct dns_srv rec(unsigned priority, unsigned weight, unsigned port, const char *target)
 {
-    struct dns_srv r = {(uint16_t)priority, (uint16_t)weight, (uint16_t)port, false, false, ""};
+    struct dns_srv r = {
+        .priority = (uint16_t)priority, .weight = (uint16_t)weight, .port = (uint16_t)port};
     str_copy(r.target, sizeof r.target, str_c(target));
     return r;
 }
@@ -159,14 +160,10 @@ static void test_largest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_weights),
-        cmocka_unit_test(test_second_place),
-        cmocka_unit_test(test_zero_weight),
-        cmocka_unit_test(test_priority),
-        cmocka_unit_test(test_drops),
-        cmocka_unit_test(test_absent),
-        cmocka_unit_test(test_without_randomness),
-        cmocka_unit_test(test_largest),
+        cmocka_unit_test(test_weights),      cmocka_unit_test(test_second_place),
+        cmocka_unit_test(test_zero_weight),  cmocka_unit_test(test_priority),
+        cmocka_unit_test(test_drops),        cmocka_unit_test(test_absent),
+        cmocka_unit_test(test_without_randomness), cmocka_unit_test(test_largest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
