@@ -283,7 +283,8 @@ static bool identity_broken(const struct s2s_in *m, const struct authz_pair *p)
 /* What the settings have against the stream as it is; NULL: nothing. */
 static const char *objection(const struct s2s_in *m, const char **text)
 {
-    bool broken = m->remote != NULL && mode_broken(m, m->remote), unproven = false;
+    bool may_yet = m->tls_offered && m->authz.n == 0; /* begin TLS */
+    bool broken = m->remote != NULL && !may_yet && mode_broken(m, m->remote), unproven = false;
     *text = "the policy for this domain pair has changed";
     for (size_t i = 0; i < m->authz.n; i++) {
         const struct authz_pair *p = &m->authz.v[i];
