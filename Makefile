@@ -68,20 +68,20 @@ comma := ,
 say = @printf '  %-6s %s\n' $(1) $(2)
 
 # ---- sources -----------------------------------------------------------------------------------
-MAINS       := gateway/main.c xcp/router_main.c
-DRIVER_SRC  := $(filter-out core/daemon/alarm.c,$(wildcard core/net/*.c core/daemon/*.c)) \
+MAINS       := gateway/main.c xcp/router_main.c ctl/main.c
+DRIVER_SRC  := $(filter-out core/daemon/alarm.c core/daemon/story.c,$(wildcard core/net/*.c core/daemon/*.c)) \
                $(wildcard dns/cares*.c dns/resolver*.c) \
                $(filter-out $(MAINS),$(wildcard gateway/*.c xcp/router*.c))
 PURE_SRC    := $(filter-out $(DRIVER_SRC) $(MAINS),\
-               $(wildcard core/base/*.c core/xml/*.c core/tls/*.c core/stream/*.c config/*.c dns/*.c \
-               core/daemon/alarm.c xcp/*.c gateway/policy/*.c gateway/proto/*.c gateway/route/*.c))
+               $(wildcard core/base/*.c core/xml/*.c core/tls/*.c core/stream/*.c core/control/*.c \
+               config/*.c dns/*.c core/daemon/alarm.c core/daemon/story.c $(filter-out ctl/main.c,$(wildcard ctl/*.c)) xcp/*.c gateway/policy/*.c gateway/proto/*.c gateway/route/*.c))
 PURE_LIB    := $(B)/libpure.a
 DRIVER_LIB  := $(B)/libdriver.a
 obj          = $(patsubst %.c,$(B)/%.o,$(1))
 
 # The sanitized programs stand beside the released ones.
 PROG_DIR    := $(if $(filter release,$(BUILD)),$(BIN),$(B)/bin)
-PROGRAMS    := $(PROG_DIR)/sallyport $(PROG_DIR)/sallyport-router
+PROGRAMS    := $(PROG_DIR)/sallyport $(PROG_DIR)/sallyport-router $(PROG_DIR)/sallyportctl
 LAB_USER    := $(PROG_DIR)/lab-user
 TESTS_PURE  := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c tests/machine/test_*.c \
                tests/replay/test_*.c))
@@ -127,6 +127,8 @@ $(PROG_DIR)/sallyport: $(B)/gateway/main.o $(DRIVER_LIB) $(PURE_LIB)
 	$(call program,$(ALL_LIBS))
 $(PROG_DIR)/sallyport-router: $(B)/xcp/router_main.o $(DRIVER_LIB) $(PURE_LIB)
 	$(call program,$(ALL_LIBS))
+$(PROG_DIR)/sallyportctl: $(B)/ctl/main.o $(PURE_LIB)
+	$(call program,$(PURE_LIBS))
 $(PROG_DIR)/lab-user: $(B)/tests/lab/lab_user.o
 	$(call program,$(shell pkg-config --libs libstrophe))
 
@@ -242,6 +244,10 @@ deps-dev: ## what fuzzing and formatting need on top
 install: all ## install the programs (PREFIX, DESTDIR)
 	install -D -m 755 $(BIN)/sallyport $(DESTDIR)$(PREFIX)/sbin/sallyport
 	install -D -m 755 $(BIN)/sallyport-router $(DESTDIR)$(PREFIX)/sbin/sallyport-router
+	install -D -m 755 $(BIN)/sallyportctl $(DESTDIR)$(PREFIX)/bin/sallyportctl
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(BIN)/sallyportctl completion bash \
+	  > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/sallyportctl
 	install -D -m 644 config/sallyport.conf.example \
 	  $(DESTDIR)$(PREFIX)/share/doc/sallyport/examples/sallyport.conf
 	install -D -m 644 config/sallyport-router.conf.example \

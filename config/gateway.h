@@ -6,6 +6,7 @@
 #ifndef CONFIG_GATEWAY_H
 #define CONFIG_GATEWAY_H
 
+#include "config/control.h"
 #include "core/base/buf.h"
 #include "core/base/cidr.h"
 #include "core/base/log.h"
@@ -138,6 +139,10 @@ struct gateway_config {
         int format; /* enum log_format */
         uint64_t rate;
     } log;
+    struct cfg_control control;
+    struct {
+        char *file; /* where events are written, too; NULL: nowhere */
+    } events;
     char *user; /* to become after binding; NULL: stay */
 };
 

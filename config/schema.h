@@ -168,5 +168,10 @@ void schema_example(const struct schema *s, struct buf *out);
 /* Every effective value with its origin, one line each: `key = value;  # file:line` or `# default`.
  * Secrets are shown as their file names only. */
 void schema_show(const struct schema *s, const void *config, struct buf *out);
+/* No file sets this root key. */
+bool schema_is_default(const struct schema *s, const void *config, const char *path);
+/* Where element `i` of a root list was begun, "file:line"; "" when it is not known. */
+void schema_where(const struct schema *s, const void *config, const char *list, size_t i,
+                  struct buf *out);
 
 #endif

@@ -30,6 +30,7 @@ static const struct schema_name privacy_modes[] = {{"off", PRIVACY_OFF},
 static const struct schema_name policies[] = {
     {"allow", PEER_ALLOW}, {"deny", PEER_DENY}, {NULL, 0}};
 static const struct schema_name tls_versions[] = {{"1.2", TLS_1_2}, {"1.3", TLS_1_3}, {NULL, 0}};
+static const struct schema_name control_modes[] = CONTROL_MODES;
 static const struct schema_name log_levels[] = {
 #define X(id, text) {text, LOG_##id},
     LOG_LEVELS(X)
@@ -301,6 +302,7 @@ static const struct schema_entry entries[] = {
      .help = "Form of a line."},
     {SCHEMA_NUMBER(CONF, SCHEMA_INT, log.rate, 0, 100000), .standard = "1000",
      .help = "Lines per second and event name, from 10; 0: no limit."},
+    CONTROL_ENTRIES(CONF, "\"" CONTROL_GATEWAY_SOCKET "\"")
     {SCHEMA_TEXT(CONF, user, CHECK_NAME), .flags = SCHEMA_RESTART, .standard = "\"\"",
      .example = "\"sallyport\"", .help = "User to become after binding when started as root."},
     {.path = "workers",

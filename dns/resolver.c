@@ -240,8 +240,7 @@ static void on_grace(struct timer *t)
 static bool known_without_srv(struct resolver *r, const char *name)
 {
     struct dns_outcome o;
-    struct str v =
-        dns_cache_peek(r->cache, DNS_KIND_SERVICES, str_c(name), loop_now(r->loop));
+    struct str v = dns_cache_peek(r->cache, DNS_KIND_SERVICES, str_c(name), loop_now(r->loop));
     return v.p != NULL && dns_outcome_load(&o, DNS_KIND_SERVICES, v) && o.status == DNS_OK &&
            !o.from_srv;
 }
@@ -342,13 +341,11 @@ static void log_start(const struct dns_query *q)
         log_ev(&q->r->log, LOG_DEBUG, "dns.start", KV_C("domain", q->name),
                KV_C("service", "_xmpp-server._tcp"), KV_I("port", DNS_XMPP_PORT));
     else
-        log_ev(&q->r->log, LOG_DEBUG, "dns.start", KV_C("host", q->name),
-               KV_C("types", "AAAA,A"));
+        log_ev(&q->r->log, LOG_DEBUG, "dns.start", KV_C("host", q->name), KV_C("types", "AAAA,A"));
 }
 
 struct dns_query *resolver_services(struct resolver *r, struct str domain,
-                                    void (*done)(void *arg, const struct dns_services *),
-                                    void *arg)
+                                    void (*done)(void *arg, const struct dns_services *), void *arg)
 {
     struct dns_query *q = query_new(r, DNS_KIND_SERVICES, domain);
     if (q == NULL)
@@ -401,8 +398,7 @@ void dns_query_cancel(struct dns_query *q)
 
 /* ---- the resolver ---- */
 
-static bool take_servers(struct resolver *r, char *const *servers, size_t n,
-                         char why[DNS_TEXT_MAX])
+static bool take_servers(struct resolver *r, char *const *servers, size_t n, char why[DNS_TEXT_MAX])
 {
     for (size_t i = 0; i < n; i++) {
         struct endpoint e;
@@ -474,4 +470,11 @@ void resolver_close(struct resolver *r)
 void resolver_flush(struct resolver *r)
 {
     dns_cache_flush(r->cache);
+}
+
+void resolver_status(const struct resolver *r, struct resolver_status *out)
+{
+    *out = (struct resolver_status){.cached = dns_cache_entries(r->cache),
+                                    .asking = r->jobs.count,
+                                    .waiting = r->queries.count};
 }

@@ -162,6 +162,17 @@ static void pause_for(struct in_session *in, size_t link)
     in->full_links |= UINT64_C(1) << link;
 }
 
+static void tell_proven(struct in_session *in, const struct gw_action *a)
+{
+    struct policy_decision d = side_pair(&in->front->side, a->u.pair.local, a->u.pair.remote);
+    const struct tls_peer *tls = conn_tls_peer(in->s.conn);
+    char peer[DOMAIN_MAX + 1];
+    str_copy(peer, sizeof peer, a->u.pair.remote);
+    story_tell(&in->w->story, "stream.up", peer, "%s can write to %.*s (%s; %s%s%.*s)", peer,
+               STR_ARG(a->u.pair.local), tls != NULL ? tls->protocol : "in clear", d.rule,
+               d.pattern.n ? " " : "", STR_ARG(d.pattern));
+}
+
 /* The new pair may feed a link that is full now. */
 static void pair_proven(struct in_session *in, const struct gw_action *a)
 {
@@ -173,6 +184,7 @@ static void pair_proven(struct in_session *in, const struct gw_action *a)
     front_works(in->front);
     if (in->front->link != NULL)
         return;
+    tell_proven(in, a);
     for (size_t i = 0; i < w->nlinks; i++)
         if (w->links[i]->full && inward_owns(w->inward, i, a->u.pair.local, a->u.pair.remote))
             pause_for(in, i);
@@ -249,6 +261,10 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
     if (reason == END_UNTRUSTED)
         front_alarm(in->front, link_alarm_of(in->m.verdict),
                     str_c(trust_reason_text(in->m.verdict)));
+    if (in->front->link == NULL && in->m.remote != NULL)
+        story_tell(&in->w->story, in->node.in == &in->front->in_proven ? "stream.down" : "refused",
+                   in->m.remote, "the stream from %s ended: %s%s%.*s", in->m.remote,
+                   end_reason_name(reason), text.n ? ": " : "", STR_ARG(text));
     log_ev(&s->log, LOG_INFO, "s2s.closed", KV_C("reason", end_reason_name(reason)),
            KV_I("stanzas", in->stanzas), KV_I("bytes_in", conn_bytes_in(s->conn)),
            KV_I("bytes_out", conn_bytes_out(s->conn)),

@@ -122,6 +122,10 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
         remote_stream_ready(p->remote);
         break;
     case ACT_PAIR:
+        if (a->u.pair.result == PAIR_VALID && p->front->link == NULL)
+            story_tell(&p->w->story, "stream.up", p->domain, "%.*s can write to %s (%s)",
+                       STR_ARG(a->u.pair.local), p->domain,
+                       conn_encrypted(s->conn) ? conn_tls_peer(s->conn)->protocol : "in clear");
         remote_pair_result(p->remote, a->u.pair.local, a->u.pair.result, a->u.pair.text, now);
         break;
     case ACT_ANSWERED:
@@ -192,6 +196,9 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
            KV_I("bytes_out", conn_bytes_out(s->conn)),
            KV_S("tls", tls ? str_c(tls->protocol) : STR("none")),
            KV_S("msg", text.n ? text : STR_NONE));
+    if (o->front->link == NULL)
+        story_tell(&o->w->story, "stream.down", o->m.remote, "the stream to %s ended: %s%s%.*s",
+                   o->m.remote, end_reason_name(reason), text.n ? ": " : "", STR_ARG(text));
     take_back(o);
     if (o->peer == NULL)
         return;
@@ -275,6 +282,7 @@ static struct out_session *new_session(struct peer *p, const struct endpoint *to
     o->front = p->front;
     o->peer = p;
     o->sid = worker_sid(w);
+    o->opened_ms = loop_now(&w->loop);
     endpoint_text(to, o->addr);
     if (!s2s_out_init(&o->m, &p->front->side, &w->secrets, str_c(p->local), str_c(p->domain))) {
         s2s_out_free(&o->m);
@@ -312,6 +320,8 @@ static void dial_failed(struct peer *p, const char *why, bool unresolved)
 {
     log_ev(&p->w->ctx, LOG_NOTICE, "s2s.dial.failed", KV_C("peer", p->domain),
            KV_I("target", p->target), KV_C("msg", why));
+    if (p->front->link == NULL)
+        story_tell(&p->w->story, "peer.failed", p->domain, "%s", why);
     remote_dial_failed(p->remote, str_c(why), unresolved, loop_now(&p->w->loop));
     peer_kick(p);
 }
@@ -433,6 +443,7 @@ static void on_services(void *arg, const struct dns_services *s)
     uint64_t now = loop_now(&p->w->loop);
     p->query = NULL;
     if (s->status != DNS_OK) {
+        story_tell(&p->w->story, "peer.failed", p->domain, "%s", s->text);
         remote_resolve_failed(p->remote, str_c(s->text), now);
     } else {
         memcpy(p->targets, s->target, s->ntargets * sizeof s->target[0]);

@@ -14,9 +14,11 @@
 #ifndef GATEWAY_WORKER_H
 #define GATEWAY_WORKER_H
 
+#include "config/diff.h"
 #include "config/gateway.h"
 #include "core/base/table.h"
 #include "core/daemon/alarm.h"
+#include "core/daemon/story.h"
 #include "core/net/addr.h"
 #include "core/net/connect.h"
 #include "core/net/listen.h"
@@ -82,6 +84,7 @@ struct out_session {
     struct link_kit *kit; /* NULL: to the world */
     struct peer *peer;    /* NULL: detached, only finishing */
     uint32_t sid;
+    uint64_t opened_ms;
     struct list_node node;         /* front.out */
     enum s2s_out_state last_state; /* before the present step: where a failure happened */
     uint64_t stanzas;
@@ -233,6 +236,12 @@ struct worker {
     struct log_ctx ctx; /* plain lines of the worker */
     struct gateway_config *cfg;
     struct alarms alarms;
+    struct story story;
+    struct blocks blocks;
+    struct timer blocks_timer;
+    struct list pings;                /* struct ping, under way */
+    uint64_t started_ms, reloaded_ms; /* reloaded_ms 0: never */
+    size_t reloads_failed;
     struct dialback_secrets secrets;
     char random_secret[65]; /* when no secret_file is configured */
     struct resolver *resolver;
@@ -252,6 +261,9 @@ struct worker {
     size_t link_sessions; /* of all links */
     struct framer_limits limits_unproven, limits_proven, limits_link;
     struct counters n;
+    /* Hears of each change that a reload makes; NULL: nobody. */
+    void (*on_change)(void *arg, const struct config_change *c);
+    void *on_change_arg;
     uint32_t next_sid;
 };
 
@@ -271,6 +283,52 @@ void worker_close(struct worker *w);          /* frees everything; the loop has 
 void worker_dump(struct worker *w);           /* state into the log */
 uint32_t worker_sid(struct worker *w);        /* never 0, never used again */
 bool worker_own_address(const struct ip *ip); /* of an interface of this host, or loopback */
+/* A deny that stands before the lists, for `ms` (0: until it is taken back); the streams of these
+ * domains end. False: too many, or out of memory. */
+bool worker_block(struct worker *w, const char *pattern, uint64_t ms, unsigned by);
+bool worker_unblock(struct worker *w, const char *pattern); /* false: it was not blocked */
+
+/* ---- state.c: what there is, as fields, for the log and for the control socket ---- */
+struct state_sink {
+    /* `event` names the kind of row, static: "state.link". Strings live during the call. */
+    void (*put)(void *arg, const char *event, const struct kv *kv, size_t n);
+    void *arg;
+};
+void state_books(struct worker *w, const struct state_sink *to);    /* state.stanzas */
+void state_counters(struct worker *w, const struct state_sink *to); /* state.counters */
+void state_totals(struct worker *w, const struct state_sink *to);   /* state.streams */
+/* state.link, state.link.traffic, .probes, .clock, .router */
+void state_links(struct worker *w, const struct state_sink *to);
+/* Of one peer, or of all (p NULL). state.stream, state.pair: those of links with protocol s2s, too.
+ */
+void state_streams(struct worker *w, struct str peer, const struct state_sink *to);
+void state_pairs(struct worker *w, struct str peer, const struct state_sink *to);
+void state_peers(struct worker *w, struct str peer, const struct state_sink *to); /* state.peer */
+void state_queues(struct worker *w, const struct state_sink *to);                 /* state.queue */
+void state_targets(struct worker *w,
+                   const struct state_sink *to); /* state.target: of DNS, routes */
+
+/* ---- ping.c: XEP-0199 to the world, for the operator ---- */
+struct ping {
+    struct list_node node; /* worker.pings */
+    struct worker *w;
+    char id[17];
+    char local[DOMAIN_MAX + 1], remote[DOMAIN_MAX + 1];
+    uint64_t sent_ms;
+    struct timer deadline;
+    /* Called once, unless cancelled; condition NULL: it answered, after that many ms. An error from
+     * the remote server is an answer, too (`text` says which). The ping may be freed in it. */
+    void (*done)(struct ping *p, const char *condition, const char *text, uint64_t ms);
+};
+/* `p` is zeroed but for `done`. NULL: it is on its way; else why it is not. */
+const char *ping_start(struct ping *p, struct worker *w, struct str to, struct str local,
+                       struct str remote);
+void ping_cancel(struct ping *p); /* fine when it is over */
+/* For the switch. True: the stanza was the answer to one of ours, or one of ours that failed, and
+ * has come to its end (in the books, too). */
+bool ping_answered(struct worker *w, const struct stanza *st, struct str local, struct str remote);
+bool ping_failed(struct worker *w, const struct stanza *st, const char *condition,
+                 const char *text);
 
 /* ---- front.c ---- */
 /* Wires a zeroed front. `tls` is taken over. */
@@ -356,7 +414,6 @@ void link_drain(struct worker *w, bool now);
 bool link_quiet(const struct worker *w);    /* no session and no stream of an s2s link is left */
 void link_close(struct worker *w);          /* frees what is left */
 size_t link_queued(const struct worker *w); /* stanzas in the queues of s2s links */
-void link_dump(struct worker *w);
 void link_free_if_gone(struct link *k);
 bool link_address(struct worker *w, const struct endpoint *e); /* an end of some link */
 const char *link_alarm_of(enum trust_reason verdict);          /* the kind of alarm for a refusal */

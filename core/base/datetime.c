@@ -1,5 +1,7 @@
 #include "core/base/datetime.h"
 
+#include <time.h>
+
 /* What is left of the text; `bad` sticks. */
 struct reader {
     struct str s;
@@ -126,4 +128,13 @@ bool datetime_parse(struct str s, int64_t *ms)
     int64_t zone = zone_ms(&r);
     *ms = days * 86400000 + clock - zone;
     return !r.bad && r.s.n == 0;
+}
+
+const char *datetime_text(int64_t ms, char out[DATETIME_TEXT])
+{
+    time_t t = (time_t)(ms / 1000 - (ms % 1000 < 0));
+    struct tm tm;
+    if (gmtime_r(&t, &tm) == NULL || strftime(out, DATETIME_TEXT, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+        out[0] = '\0';
+    return out;
 }

@@ -11,4 +11,9 @@
  * hour. A leap second counts as the second behind it. */
 bool datetime_parse(struct str s, int64_t *ms);
 
+/* "2026-11-21T00:30:39Z" for milliseconds since 1970; "" for a time beyond the calendar. Returns
+ * `out`. */
+enum { DATETIME_TEXT = 24 };
+const char *datetime_text(int64_t ms, char out[DATETIME_TEXT]);
+
 #endif

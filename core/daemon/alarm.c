@@ -2,9 +2,8 @@
 
 #include <time.h>
 
+#include "core/base/datetime.h"
 #include "core/base/mem.h"
-
-enum { WHEN_MAX = 24 };
 
 void alarms_init(struct alarms *a, const struct log_ctx *log)
 {
@@ -56,6 +55,8 @@ void alarm_raise(struct alarms *a, const char *kind, const char *subject, const 
     if (al == NULL) {
         log_ev(&a->log, LOG_WARN, "alarm.raised", KV_C("kind", kind), KV_C("subject", subject),
                KV_C("msg", text));
+        if (a->story != NULL)
+            story_tell(a->story, "alarm.raised", subject, "%s: %s", kind, text);
         al = add(a, kind, subject, now_ms);
     }
     if (al == NULL)
@@ -71,6 +72,8 @@ static void clear(struct alarms *a, struct alarm *al, uint64_t now_ms)
     log_ev(&a->log, LOG_NOTICE, "alarm.cleared", KV_C("kind", al->kind),
            KV_C("subject", al->subject), KV_I("count", al->count),
            KV_SEC("after", now_ms - al->first_ms));
+    if (a->story != NULL)
+        story_tell(a->story, "alarm.cleared", al->subject, "%s: it works again", al->kind);
     forget(al);
 }
 
@@ -93,23 +96,14 @@ void alarm_clear_all(struct alarms *a, const char *prefix, const char *subject, 
     }
 }
 
-static const char *when(int64_t at, char out[WHEN_MAX])
-{
-    time_t t = (time_t)at;
-    struct tm tm;
-    if (gmtime_r(&t, &tm) == NULL || strftime(out, WHEN_MAX, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-        return NULL;
-    return out;
-}
-
 void alarms_dump(const struct alarms *a)
 {
     LIST_FOREACH (&a->list, n, following) {
         const struct alarm *al = CONTAINER_OF(n, struct alarm, node);
-        char first[WHEN_MAX], last[WHEN_MAX];
+        char first[DATETIME_TEXT], last[DATETIME_TEXT];
         log_ev(&a->log, LOG_NOTICE, "alarm.standing", KV_C("kind", al->kind),
                KV_C("subject", al->subject), KV_I("count", al->count),
-               KV_C("first", when(al->first_at, first)), KV_C("last", when(al->last_at, last)),
-               KV_C("msg", al->text));
+               KV_C("first", datetime_text(al->first_at * 1000, first)),
+               KV_C("last", datetime_text(al->last_at * 1000, last)), KV_C("msg", al->text));
     }
 }

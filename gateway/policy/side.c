@@ -39,6 +39,11 @@ bool side_admits(const struct side *s, struct str remote)
 
 struct policy_decision side_pair(const struct side *s, struct str local, struct str remote)
 {
+    const struct block *blocked =
+        s->blocks != NULL && s->cfg->federation ? blocks_find(s->blocks, remote) : NULL;
+    if (blocked != NULL)
+        return (struct policy_decision){POLICY_DENY, "blocked by the operator",
+                                        str_c(blocked->pattern)};
     if (s->link == NULL)
         return policy_pair(s->cfg, local, remote);
     return (struct policy_decision){POLICY_ALLOW, "inside link", STR_NONE};

@@ -5,7 +5,7 @@
  * `to`         a local domain                      any domain that is not local: the gateway stands
  *                                                  for every remote server
  * `from`       not a local domain                  a local domain of this link
- * pair         policy_pair                         always: policy is applied to the stanza, so that
+ * pair         blocks, then policy_pair            always: policy is applied to the stanza, so that
  *                                                  users get a stanza error instead of silence
  * mode         policy_security of the remote       security_mode of the link; auth tls:
  * tls-required trust        dialback                            dialback, or at once: the address
@@ -24,11 +24,13 @@
 #ifndef GATEWAY_POLICY_SIDE_H
 #define GATEWAY_POLICY_SIDE_H
 
+#include "gateway/policy/blocks.h"
 #include "gateway/policy/policy.h"
 
 struct side {
     const struct gateway_config *cfg;
     const struct cfg_link *link; /* NULL: the world */
+    const struct blocks *blocks; /* stand before the lists; NULL: none. Of the world only */
 };
 
 /* May a peer name it as `to`? */

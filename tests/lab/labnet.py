@@ -341,7 +341,7 @@ def _objects(objects):
 
 def gateway_conf(*, domains, links, listen, dns, mode="tls-optional", privacy="allow-list",
                  peers=(), secret=None, source=None, ca=None, timeouts=None, limits=None,
-                 dialback_timeout="5s", dns_timeout="3s", deny=(), extra=""):
+                 dialback_timeout="5s", dns_timeout="3s", deny=(), control="", extra=""):
     """The text of a gateway's configuration."""
     dialback = {"secret_file": secret} if secret else {}
     dialback["timeout"] = dialback_timeout
@@ -363,14 +363,16 @@ def gateway_conf(*, domains, links, listen, dns, mode="tls-optional", privacy="a
         lines.append(f"limits   = {_group(limits)};")
     if ca:
         lines.append(f"tls      = {_group({'ca_file': ca})};")
+    lines.append(f'control  = {{ socket = "{control}"; }};')
     lines.append('log      = { level = "debug"; format = "logfmt"; rate = 0; };')
     return "\n".join(lines) + "\n" + extra
 
 
-def router_conf(*, listen, links, timeouts=None, extra=""):
+def router_conf(*, listen, links, timeouts=None, control="", extra=""):
     lines = [f"listen = {{ links = {_quoted(listen)}; }};", f"links  = {_objects(links)};"]
     if timeouts:
         lines.append(f"timeouts = {_group(timeouts)};")
+    lines.append(f'control = {{ socket = "{control}"; }};')
     lines.append('log    = { level = "debug"; format = "logfmt"; rate = 0; };')
     return "\n".join(lines) + "\n" + extra
 
