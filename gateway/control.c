@@ -62,8 +62,7 @@ static bool get_peer(struct control_call *call, char ascii[DOMAIN_MAX + 1], stru
 }
 
 static void put_filtered(struct control_call *call, const char *key,
-                         void (*state)(struct worker *w, struct str peer,
-                                       const struct state_sink *to))
+                         void (*state)(struct worker *w, struct str peer, const struct kv_sink *to))
 {
     char ascii[DOMAIN_MAX + 1];
     struct str peer;
@@ -71,7 +70,7 @@ static void put_filtered(struct control_call *call, const char *key,
     if (!get_peer(call, ascii, &peer))
         return;
     control_rows(call, key);
-    state(of(call)->w, peer, &(struct state_sink){put_row, &rows});
+    state(of(call)->w, peer, &(struct kv_sink){put_row, &rows});
     control_rows_end(call);
 }
 
@@ -91,11 +90,11 @@ void gateway_do_PAIRS(struct control_call *call)
 }
 
 static void put_all(struct control_call *call, const char *key, const char *event,
-                    void (*state)(struct worker *w, const struct state_sink *to))
+                    void (*state)(struct worker *w, const struct kv_sink *to))
 {
     struct rows rows = {call, event};
     control_rows(call, key);
-    state(of(call)->w, &(struct state_sink){put_row, &rows});
+    state(of(call)->w, &(struct kv_sink){put_row, &rows});
     control_rows_end(call);
 }
 
@@ -154,7 +153,7 @@ void gateway_do_STATUS(struct control_call *call)
 void gateway_do_COUNTERS(struct control_call *call)
 {
     struct worker *w = of(call)->w;
-    const struct state_sink fields = {put_fields, call};
+    const struct kv_sink fields = {put_fields, call};
     put_all(call, "stanzas", NULL, state_books);
     if (call->request->argc > 0)
         return;
@@ -249,14 +248,16 @@ void gateway_do_CONFIG_SHOW(struct control_call *call)
 
 /* ---- explain --------------------------------------------------------------------------------- */
 
-static void explain_rule(struct control_call *call, const struct policy_decision *d)
+static void explain_rule(struct control_call *call, const struct policy_decision *d,
+                         struct str remote)
 {
     static const char *const verdicts[] = {"allow", "deny", "off"};
     const struct worker *w = of(call)->w;
     struct buf where = BUF_INIT(4096);
     json_c(&call->json, "verdict", verdicts[d->verdict]);
     json_c(&call->json, "rule", d->rule);
-    for (size_t i = 0; d->pattern.n && i < w->cfg->npeers; i++)
+    bool listed = blocks_find(&w->blocks, remote) == NULL;
+    for (size_t i = 0; listed && d->pattern.n && i < w->cfg->npeers; i++)
         if (str_is(d->pattern, w->cfg->peers[i].pattern))
             schema_where(&gateway_schema, w->cfg, "peers", i, &where);
     if (d->pattern.n)
@@ -316,7 +317,7 @@ void gateway_do_EXPLAIN(struct control_call *call)
         d = (struct policy_decision){POLICY_DENY, "both domains are ours", STR_NONE};
     json_c(&call->json, "local", local);
     json_c(&call->json, "remote", remote);
-    explain_rule(call, &d);
+    explain_rule(call, &d, str_c(remote));
     if (!ours || !theirs)
         return;
     explain_remote(call, str_c(remote));

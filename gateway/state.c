@@ -6,7 +6,7 @@
 #include "core/base/mem.h"
 #include "gateway/policy/policy.h"
 
-static void put(const struct state_sink *to, const char *event, const struct kv *kv, size_t n)
+static void put(const struct kv_sink *to, const char *event, const struct kv *kv, size_t n)
 {
     to->put(to->arg, event, kv, n);
 }
@@ -25,7 +25,7 @@ static uint64_t ago(const struct worker *w, uint64_t ms)
 
 /* ---- books ----------------------------------------------------------------------------------- */
 
-static void put_books(const struct state_sink *to, const char *dir, struct books b)
+static void put_books(const struct kv_sink *to, const char *dir, struct books b)
 {
     bool ok =
         b.received + b.authored == b.delivered + b.bounced + b.dropped + b.waiting + b.writing;
@@ -35,7 +35,7 @@ static void put_books(const struct state_sink *to, const char *dir, struct books
         KV_C("balance", ok ? "ok" : "WRONG"));
 }
 
-void state_books(struct worker *w, const struct state_sink *to)
+void state_books(struct worker *w, const struct kv_sink *to)
 {
     w->n.outward.waiting = w->world.outq.count;
     w->n.inward.waiting = w->hold.items.count + link_queued(w);
@@ -43,7 +43,7 @@ void state_books(struct worker *w, const struct state_sink *to)
     put_books(to, "out", w->n.outward);
 }
 
-void state_counters(struct worker *w, const struct state_sink *to)
+void state_counters(struct worker *w, const struct kv_sink *to)
 {
     const struct kv kv[] = {
 #define X(name, help) KV_I(#name, w->n.name),
@@ -53,7 +53,7 @@ void state_counters(struct worker *w, const struct state_sink *to)
     put(to, "state.counters", kv, sizeof kv / sizeof kv[0]);
 }
 
-void state_totals(struct worker *w, const struct state_sink *to)
+void state_totals(struct worker *w, const struct kv_sink *to)
 {
     const struct front *f = &w->world;
     PUT(to, "state.streams", KV_I("in_unproven", f->in_unproven.count),
@@ -63,7 +63,7 @@ void state_totals(struct worker *w, const struct state_sink *to)
 
 /* ---- links ----------------------------------------------------------------------------------- */
 
-static void put_traffic(const struct link *k, enum link_direction d, const struct state_sink *to)
+static void put_traffic(const struct link *k, enum link_direction d, const struct kv_sink *to)
 {
     static const char *const directions[] = {"in", "out"};
     static const char *const kinds[] = {"message", "presence", "iq"};
@@ -77,7 +77,7 @@ static void put_traffic(const struct link *k, enum link_direction d, const struc
 }
 
 static void put_probe(const struct line *l, const char *kind, const struct link_probe *p,
-                      const struct state_sink *to)
+                      const struct kv_sink *to)
 {
     const struct worker *w = l->link->w;
     PUT(to, "state.link.probes", KV_C("link", l->label), KV_C("kind", kind), KV_I("sent", p->sent),
@@ -86,7 +86,7 @@ static void put_probe(const struct line *l, const char *kind, const struct link_
 }
 
 static void put_probes(const struct line *l, const struct link_session *ls,
-                       const struct state_sink *to)
+                       const struct kv_sink *to)
 {
     const struct link_client *m = &ls->m.client;
     const bool jabberd2 = ls->kit->c->protocol == PROTOCOL_JABBERD2;
@@ -101,7 +101,7 @@ static void put_probes(const struct line *l, const struct link_session *ls,
 }
 
 /* Who gets what the router of jabberd2 has for the world. */
-static void put_seat(const struct line *l, const struct jabberd2 *m, const struct state_sink *to)
+static void put_seat(const struct line *l, const struct jabberd2 *m, const struct kv_sink *to)
 {
     PUT(to, "state.link.router", KV_C("link", l->label),
         KV_C("seat", m->active ? "active" : "standby"), KV_I("domains", m->nnames));
@@ -119,7 +119,7 @@ static const char *tls_of(const struct session *s)
     return tls != NULL ? tls->protocol : "none";
 }
 
-static void put_line(const struct line *l, const struct state_sink *to)
+static void put_line(const struct line *l, const struct kv_sink *to)
 {
     const struct link_session *ls = l->session;
     const struct cfg_link *c = l->link->kit->c;
@@ -137,7 +137,7 @@ static void put_line(const struct line *l, const struct state_sink *to)
         put_seat(l, &ls->m.jabberd2, to);
 }
 
-static void put_front(const struct link *k, const struct state_sink *to)
+static void put_front(const struct link *k, const struct kv_sink *to)
 {
     const struct front *f = k->front;
     PUT(to, "state.link", KV_C("link", k->kit->c->name), KV_C("state", f->down ? "down" : "up"),
@@ -147,7 +147,7 @@ static void put_front(const struct link *k, const struct state_sink *to)
         KV_C("addr", k->kit->c->address), KV_I("priority", k->kit->c->priority));
 }
 
-void state_links(struct worker *w, const struct state_sink *to)
+void state_links(struct worker *w, const struct kv_sink *to)
 {
     for (size_t i = 0; i < w->nlinks; i++) {
         const struct link *k = w->links[i];
@@ -234,7 +234,7 @@ static struct stream stream_out(const struct out_session *o)
 struct walk {
     struct worker *w;
     struct str peer; /* p NULL: all */
-    const struct state_sink *to;
+    const struct kv_sink *to;
     void (*each)(struct walk *k, const struct stream *st);
 };
 
@@ -286,7 +286,7 @@ static void put_stream(struct walk *k, const struct stream *st)
         KV_I("queued", c ? conn_queued(c) : 0), KV_C("link", st->link));
 }
 
-void state_streams(struct worker *w, struct str peer, const struct state_sink *to)
+void state_streams(struct worker *w, struct str peer, const struct kv_sink *to)
 {
     walk_streams(&(struct walk){w, peer, to, put_stream});
 }
@@ -305,7 +305,7 @@ static void put_pairs(struct walk *k, const struct stream *st)
     }
 }
 
-void state_pairs(struct worker *w, struct str peer, const struct state_sink *to)
+void state_pairs(struct worker *w, struct str peer, const struct kv_sink *to)
 {
     walk_streams(&(struct walk){w, peer, to, put_pairs});
 }
@@ -369,7 +369,7 @@ static void count_all(const struct worker *w, struct tally **all)
         tally_of(all, CONTAINER_OF(c, const struct block, node)->pattern);
 }
 
-static void put_peer(struct worker *w, const struct tally *t, const struct state_sink *to)
+static void put_peer(struct worker *w, const struct tally *t, const struct kv_sink *to)
 {
     struct peer *p;
     struct remote_status st = {.why = STR_NONE};
@@ -398,7 +398,7 @@ static void put_peer(struct worker *w, const struct tally *t, const struct state
         KV_S("msg", st.why.n ? st.why : STR_NONE));
 }
 
-void state_peers(struct worker *w, struct str peer, const struct state_sink *to)
+void state_peers(struct worker *w, struct str peer, const struct kv_sink *to)
 {
     struct tally *all = NULL, *t, *next;
     count_all(w, &all);
@@ -415,7 +415,7 @@ void state_peers(struct worker *w, struct str peer, const struct state_sink *to)
 
 struct queue_walk {
     const struct peer *p;
-    const struct state_sink *to;
+    const struct kv_sink *to;
 };
 
 static void put_queue(void *arg, const struct remote_pair_status *s)
@@ -431,7 +431,7 @@ static void put_queue(void *arg, const struct remote_pair_status *s)
         KV_C("link", p->front->link != NULL ? p->front->link->kit->c->name : NULL));
 }
 
-static void put_queues(const struct front *f, const struct state_sink *to)
+static void put_queues(const struct front *f, const struct kv_sink *to)
 {
     struct peer *p, *next;
     HASH_ITER(hh, f->peers, p, next)
@@ -441,7 +441,7 @@ static void put_queues(const struct front *f, const struct state_sink *to)
     }
 }
 
-void state_queues(struct worker *w, const struct state_sink *to)
+void state_queues(struct worker *w, const struct kv_sink *to)
 {
     put_queues(&w->world, to);
     for (size_t i = 0; i < w->nlinks; i++)
@@ -455,7 +455,7 @@ void state_queues(struct worker *w, const struct state_sink *to)
             KV_SEC("oldest", ago(w, CONTAINER_OF(n, const struct held, node)->since)));
 }
 
-void state_targets(struct worker *w, const struct state_sink *to)
+void state_targets(struct worker *w, const struct kv_sink *to)
 {
     struct peer *p, *next;
     HASH_ITER(hh, w->world.peers, p, next)

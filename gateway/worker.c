@@ -402,7 +402,7 @@ static void into_log(void *arg, const char *event, const struct kv *kv, size_t n
 
 void worker_dump(struct worker *w)
 {
-    const struct state_sink to = {into_log, w};
+    const struct kv_sink to = {into_log, w};
     state_books(w, &to);
     state_counters(w, &to);
     state_totals(w, &to);

@@ -289,24 +289,18 @@ bool worker_block(struct worker *w, const char *pattern, uint64_t ms, unsigned b
 bool worker_unblock(struct worker *w, const char *pattern); /* false: it was not blocked */
 
 /* ---- state.c: what there is, as fields, for the log and for the control socket ---- */
-struct state_sink {
-    /* `event` names the kind of row, static: "state.link". Strings live during the call. */
-    void (*put)(void *arg, const char *event, const struct kv *kv, size_t n);
-    void *arg;
-};
-void state_books(struct worker *w, const struct state_sink *to);    /* state.stanzas */
-void state_counters(struct worker *w, const struct state_sink *to); /* state.counters */
-void state_totals(struct worker *w, const struct state_sink *to);   /* state.streams */
+void state_books(struct worker *w, const struct kv_sink *to);    /* state.stanzas */
+void state_counters(struct worker *w, const struct kv_sink *to); /* state.counters */
+void state_totals(struct worker *w, const struct kv_sink *to);   /* state.streams */
 /* state.link, state.link.traffic, .probes, .clock, .router */
-void state_links(struct worker *w, const struct state_sink *to);
+void state_links(struct worker *w, const struct kv_sink *to);
 /* Of one peer, or of all (p NULL). state.stream, state.pair: those of links with protocol s2s, too.
  */
-void state_streams(struct worker *w, struct str peer, const struct state_sink *to);
-void state_pairs(struct worker *w, struct str peer, const struct state_sink *to);
-void state_peers(struct worker *w, struct str peer, const struct state_sink *to); /* state.peer */
-void state_queues(struct worker *w, const struct state_sink *to);                 /* state.queue */
-void state_targets(struct worker *w,
-                   const struct state_sink *to); /* state.target: of DNS, routes */
+void state_streams(struct worker *w, struct str peer, const struct kv_sink *to);
+void state_pairs(struct worker *w, struct str peer, const struct kv_sink *to);
+void state_peers(struct worker *w, struct str peer, const struct kv_sink *to); /* state.peer */
+void state_queues(struct worker *w, const struct kv_sink *to);                 /* state.queue */
+void state_targets(struct worker *w, const struct kv_sink *to); /* state.target: of DNS, routes */
 
 /* ---- ping.c: XEP-0199 to the world, for the operator ---- */
 struct ping {

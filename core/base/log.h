@@ -50,6 +50,13 @@ struct kv {
 #define KV_I(k, v)   ((struct kv){(k), KV_INT, STR_NONE, (int64_t)(v)})
 #define KV_SEC(k, v) ((struct kv){(k), KV_MS, STR_NONE, (int64_t)(v)})
 
+/* Takes rows of fields: for the log, for the control socket. `event` names the kind of row and is
+ * static; everything else lives during the call. */
+struct kv_sink {
+    void (*put)(void *arg, const char *event, const struct kv *kv, size_t n);
+    void *arg;
+};
+
 struct log;
 
 struct log_ctx {

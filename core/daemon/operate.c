@@ -268,15 +268,15 @@ void operate_config_check(struct operate *o, struct control_call *call)
     void *config = o->config->load(file, &errors);
     json_c(&call->json, "file", file);
     json_bool(&call->json, "fine", config != NULL);
+    if (config != NULL) {
+        control_rows(call, "changes");
+        o->config->diff(o->config->current(o->arg), config, put_change, call);
+        control_rows_end(call);
+        o->config->unref(config);
+    }
     json_array(&call->json, "problems");
     for_lines(call, buf_view(&errors), NULL, put_line);
     json_end(&call->json);
-    control_rows(call, "changes");
-    if (config != NULL)
-        o->config->diff(o->config->current(o->arg), config, put_change, call);
-    control_rows_end(call);
-    if (config != NULL)
-        o->config->unref(config);
     buf_free(&errors);
 }
 
@@ -405,7 +405,12 @@ void operate_identity(struct control_call *call, const char *what, const char *n
     json_object(&call->json, NULL);
     json_c(&call->json, "of", what);
     json_c(&call->json, "id", name);
-    json_c(&call->json, "file", id->certificate);
+    if (id->certificate == NULL)
+        json_c(&call->json, "proof",
+               strcmp(what, "domain") == 0 ? "a self-signed certificate, made at start"
+                                           : "no certificate: by password only");
+    else
+        json_c(&call->json, "file", id->certificate);
     if (id->certificate != NULL && !tls_identity_describe(id, &text, &errors))
         json_str(&call->json, "problem", str_trim(buf_view(&errors)));
     for_lines(call, buf_view(&text), NULL, put_fact);

@@ -50,9 +50,9 @@ static struct side side(const char *link)
 {
     for (size_t i = 0; link != NULL && i < cfg->nlinks; i++)
         if (strcmp(cfg->links[i].name, link) == 0)
-            return (struct side){cfg, &cfg->links[i]};
+            return (struct side){.cfg = cfg, .link = &cfg->links[i]};
     assert_null(link);
-    return (struct side){cfg, NULL};
+    return (struct side){.cfg = cfg};
 }
 
 static void test_names(void **state)
@@ -138,7 +138,7 @@ static void test_security(void **state)
     /* Where certificates prove the peer there is no way around them. */
     struct cfg_link tls = *all.link;
     tls.auth = LINK_AUTH_TLS;
-    struct side by_tls = {cfg, &tls};
+    struct side by_tls = {.cfg = cfg, .link = &tls};
     assert_int_equal(side_security(&by_tls, STR("alpha.lab")), SECURITY_TLS_REQUIRED);
 }
 
