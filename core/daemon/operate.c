@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base/datetime.h"
@@ -259,13 +260,25 @@ static void put_line(struct control_call *call, struct str line, const char *arg
     json_str(&call->json, NULL, line);
 }
 
+/* At start a configuration may come through a pipe; here one that nobody writes to would hold up
+ * everything. */
+static void *load_regular(const struct operate *o, const char *file, struct buf *errors)
+{
+    struct stat st;
+    if (stat(file, &st) == 0 && !S_ISREG(st.st_mode)) {
+        buf_printf(errors, "%s: not a regular file\n", file);
+        return NULL;
+    }
+    return o->config->load(file, errors);
+}
+
 /* What a file would change. Errors are a list, all of them, in a reply that is no error: the
  * command has done what it was asked to. */
 void operate_config_check(struct operate *o, struct control_call *call)
 {
     const char *file = call->request->argv[0];
     struct buf errors = BUF_INIT(TEXT_MAX);
-    void *config = o->config->load(file, &errors);
+    void *config = load_regular(o, file, &errors);
     json_c(&call->json, "file", file);
     json_bool(&call->json, "fine", config != NULL);
     if (config != NULL) {

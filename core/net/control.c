@@ -212,6 +212,7 @@ static void run(struct control_client *cl, struct str line)
     struct control_call *call = &cl->call;
     enum privilege has = control_privilege(c, cl->uid), needed = PRIVILEGE_READ;
     begin_call(cl);
+    cl->served = true;
     list_remove(&cl->node); /* now it is the least idle one */
     list_append(&c->clients, &cl->node);
     if (command_read(c->commands, line, has, &cl->request)) {
@@ -317,16 +318,36 @@ static void on_poll(uv_poll_t *p, int status, int events)
 
 /* ---- a new client ---------------------------------------------------------------------------- */
 
-/* The one that has been idle for longest; NULL: all have something under way. The list is in the
- * order of their last request. */
-static struct control_client *idlest(struct control *c)
+/* How willingly a client's place is given to another: one that asks nothing before one that does
+ * not read what it asked for, that before one that only follows, and that before one that has had
+ * its answer and asks on and on. */
+enum { STAYS, ASKS_ON, FOLLOWS, DOES_NOT_READ, IDLE };
+
+static int spare(const struct control_client *cl)
 {
+    if (cl->out.len > 0)
+        return DOES_NOT_READ;
+    if (cl->call.following)
+        return FOLLOWS;
+    if (cl->call.waiting || cl->wait.in != NULL)
+        return cl->served && !cl->call.waiting ? ASKS_ON : STAYS;
+    return IDLE;
+}
+
+/* Of those that may do no more than the newcomer the one to spare, the one with the oldest request
+ * among equals (which is the order of the list); NULL: all have something under way. */
+static struct control_client *victim(struct control *c, enum privilege newcomer)
+{
+    struct control_client *best = NULL;
+    int most = STAYS;
     LIST_FOREACH (&c->clients, n, following) {
         struct control_client *cl = CONTAINER_OF(n, struct control_client, node);
-        if (!busy(cl) && cl->wait.in == NULL)
-            return cl;
+        if (spare(cl) > most && control_privilege(c, cl->uid) <= newcomer) {
+            best = cl;
+            most = spare(cl);
+        }
     }
-    return NULL;
+    return best;
 }
 
 static void turn_away(int fd)
@@ -338,11 +359,11 @@ static void turn_away(int fd)
     close(fd);
 }
 
-static bool make_room(struct control *c)
+static bool make_room(struct control *c, uid_t uid)
 {
     if (c->clients.count < CONTROL_CLIENTS_MAX)
         return true;
-    struct control_client *cl = idlest(c);
+    struct control_client *cl = victim(c, control_privilege(c, uid));
     if (cl == NULL)
         return false;
     log_ev(&cl->log, LOG_DEBUG, "control.closed", KV_C("reason", "makes-room"));
@@ -355,7 +376,7 @@ void control_accept(struct control *c, int fd)
     struct ucred peer = {.uid = (uid_t)-1};
     socklen_t n = sizeof peer;
     struct control_client *cl = NULL;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0 && make_room(c))
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0 && make_room(c, peer.uid))
         cl = mem_zalloc(sizeof *cl);
     if (cl == NULL || uv_poll_init(c->loop->uv, &cl->poll, fd) != 0) {
         mem_free(cl);

@@ -10,10 +10,11 @@
  * as, and `admin` may do everything, `operate` what needs no more than that, everybody else may
  * read.
  *
- * Nothing here can hold up the loop: at most CONTROL_CLIENTS_MAX clients (the one that has been
- * idle for longest makes room for another), 4 KiB of request and 1 MiB of reply each, 60 s for a
- * request or for reading a reply, one request per turn of the loop, and after one that took long a
- * rest of three times as long. Whoever follows and does not read is cut off.
+ * Nothing here can hold up the loop: at most CONTROL_CLIENTS_MAX clients (one that is
+ * idle, does not read or only follows makes room for a newcomer who may do as much), 4 KiB of
+ * request and 1 MiB of reply each, 60 s for a request or for reading a reply, one request per turn
+ * of the loop, and after one that took long a rest of three times as long. Whoever follows and does
+ * not read is cut off.
  *
  * One thread. The functions of the commands run on it, one at a time:
  *

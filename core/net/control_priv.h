@@ -23,6 +23,7 @@ struct control_client {
     size_t sent; /* of out */
     struct timer idle;
     bool eof, last, closing; /* last: closed when all is sent */
+    bool served;             /* a request, or more */
     struct command_request request;
     struct control_call call;
 };

@@ -363,7 +363,8 @@ def gateway_conf(*, domains, links, listen, dns, mode="tls-optional", privacy="a
         lines.append(f"limits   = {_group(limits)};")
     if ca:
         lines.append(f"tls      = {_group({'ca_file': ca})};")
-    lines.append(f'control  = {{ socket = "{control}"; }};')
+    if control is not None:  # the test's `extra` has it
+        lines.append(f'control  = {{ socket = "{control}"; }};')
     lines.append('log      = { level = "debug"; format = "logfmt"; rate = 0; };')
     return "\n".join(lines) + "\n" + extra
 

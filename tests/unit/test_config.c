@@ -274,7 +274,7 @@ static void test_value_errors(void **state)
         {BASE "xyzzy = 1;", "t.conf:2: xyzzy: unknown key\n1 error\n"},
         {BASE "limits = {\n stanza_sise = \"64K\";\n};",
          "t.conf:3: limits.stanza_sise: unknown key (did you mean \"stanza_size\"?)\n1 error\n"},
-        {BASE "control = { socket = \"x\"; };", "t.conf:2: control: unknown key\n1 error\n"},
+        {BASE "metrics = { port = \"x\"; };", "t.conf:2: metrics: unknown key\n1 error\n"},
         {BASE "limits = 5;", "t.conf:2: limits = 5: must be a group { ... }\n1 error\n"},
         {BASE "dns = { timeout = 10; };",
          "t.conf:2: dns.timeout = 10: must be a duration in quotes, e.g. \"500ms\", \"30s\", "
