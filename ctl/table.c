@@ -12,7 +12,9 @@ static const struct layout {
     {"streams", "id dir peer local state addr tls cipher cert mech pairs age idle stanzas bytes_in "
                 "bytes_out queued link"},
     {"peers", "peer state in out queued policy rule mode failures retry_in blocked_for msg"},
-    {"links", "link state since protocol transport addr tls queued sid"},
+    {"links",
+     "link role state since protocol transport addr tls ups in out bounced dropped refused "
+     "queued sid"},
     {"stanzas", "dir received authored delivered bounced dropped waiting writing balance"},
     {"events", "time kind subject count text"},
 };
@@ -20,7 +22,7 @@ static const struct layout {
 /* Members that are spans of time, in seconds. */
 static const char *const spans[] = {"uptime", "age",       "idle",        "since",
                                     "oldest", "retry_in",  "blocked_for", "reloaded",
-                                    "for",    "last_sent", "last_answer"};
+                                    "for",    "last_sent", "last_answer", "took"};
 
 /* ---- cells ----------------------------------------------------------------------------------- */
 
@@ -32,12 +34,14 @@ static bool is_span(const char *key)
     return false;
 }
 
-/* "0.4 s", "20 s", "3 m 20 s", "2 h 5 m", "3 d 4 h" */
+/* "12 ms", "4.2 s", "20 s", "3 m 20 s", "2 h 5 m", "3 d 4 h" */
 static void span_text(const char *seconds, char *out, size_t cap)
 {
     double s = strtod(seconds, NULL);
     unsigned long t = s < 4e9 ? (unsigned long)s : 4000000000UL;
-    if (s < 10)
+    if (s < 1)
+        snprintf(out, cap, "%.0f ms", s * 1000);
+    else if (s < 10)
         snprintf(out, cap, "%.1f s", s);
     else if (t < 60)
         snprintf(out, cap, "%lu s", t);

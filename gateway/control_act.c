@@ -234,7 +234,7 @@ static void on_pong(struct ping *p, const char *condition, const char *text, uin
                      "%s: %.200s", condition, text != NULL ? text : "");
     } else {
         json_c(&call->json, "jid", a->to);
-        json_seconds(&call->json, "time", (int64_t)ms);
+        json_seconds(&call->json, "took", (int64_t)ms);
         json_c(&call->json, "answer", text != NULL ? text : "pong");
     }
     mem_free(a);

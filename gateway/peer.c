@@ -196,7 +196,7 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
            KV_I("bytes_out", conn_bytes_out(s->conn)),
            KV_S("tls", tls ? str_c(tls->protocol) : STR("none")),
            KV_S("msg", text.n ? text : STR_NONE));
-    if (o->front->link == NULL)
+    if (o->front->link == NULL && authz_count(&o->m.authz, AUTHZ_VALID) > 0)
         story_tell(&o->w->story, "stream.down", o->m.remote, "the stream to %s ended: %s%s%.*s",
                    o->m.remote, end_reason_name(reason), text.n ? ": " : "", STR_ARG(text));
     take_back(o);

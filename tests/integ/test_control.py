@@ -1,5 +1,5 @@
-"""The control socket and sallyportctl: every command against programs that carry traffic, who may do
-what, and clients that nobody would wish for."""
+"""The control socket and sallyportctl: every command against programs that carry traffic, who may
+do what, and clients that nobody would wish for."""
 import json
 import os
 import re
@@ -286,7 +286,7 @@ def test_retry(us, ctl, load):
 
 def test_ping(us, ctl, load):
     pong = ctl.ok("ping", "somebody@raw.lab/phone")
-    assert pong["answer"] == "pong" and 0 <= pong["time"] < 10
+    assert pong["answer"] == "pong" and 0 <= pong["took"] < 10
     assert "pong" in ctl.text("ping", "raw.lab", "from", "alpha.lab")
     code, word, text = ctl.error("ping", "j@evil.example")
     assert (code, word) == (1, "failed") and "allow list" in text
@@ -556,7 +556,8 @@ def test_long_lists_come_in_pages(us, ctl, load):
 
 def test_a_live_socket_is_not_taken(us, folder):
     text = us.gateway.conf.read_text()
-    other = us.lab.conf("second.conf", re.sub(r'"[^"]*:5269"\]', f'"{us.lab.ip(99)}:5269"]', text, 1))
+    elsewhere = re.sub(r'"[^"]*:5269"\]', f'"{us.lab.ip(99)}:5269"]', text, count=1)
+    other = us.lab.conf("second.conf", elsewhere)
     r = subprocess.run([program("sallyport"), *labnet.root_option(), "-c", other],
                        capture_output=True, text=True, timeout=20)
     assert r.returncode == 69 and "in use" in r.stderr, r

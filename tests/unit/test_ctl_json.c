@@ -209,7 +209,7 @@ static void test_tables(void **state)
                  "ok:                   yes\n"
                  "no rows\n");
     expect_table("{\"problems\":[\"one\",\"two\"]}", "problems:\n  one\n  two\n");
-    expect_table("{\"age\":0.25}", "age:                  0.2 s\n");
+    expect_table("{\"age\":0.25}", "age:                  250 ms\n");
     expect_table("{\"age\":93784}", "age:                  1 d 2 h\n");
 }
 
