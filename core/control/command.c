@@ -213,7 +213,7 @@ static const struct command *nearest(const struct command_set *set, const struct
         char words[COMMAND_LINE_MAX + 2];
         typed(r, set->v[i].name, words, sizeof words);
         unsigned d = begins_like(words, set->v[i].name) ? 1 : str_distance(words, set->v[i].name);
-        if (d < least && d < strlen(set->v[i].name)) {
+        if (d < least && 2 * d <= strlen(set->v[i].name)) {
             least = d;
             best = &set->v[i];
         }

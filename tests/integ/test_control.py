@@ -26,10 +26,10 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="other users need root
 class Ctl:
     """sallyportctl for one socket."""
 
-    def __init__(self, path, *options, uid=None):
+    def __init__(self, path, *options, uid=None, folder=None):
         self.path, self.options, self.uid = path, options, uid
         # A copy where every user can reach it.
-        self.program = Path(path).parent / "sallyportctl"
+        self.program = (folder or Path(path).parent) / "sallyportctl"
         if not self.program.exists():
             shutil.copy(program("sallyportctl"), self.program)
 
@@ -594,3 +594,18 @@ def test_without_a_socket(fresh_lab, folder):
     r = subprocess.run([program("sallyport"), *labnet.root_option(), "-c", us.gateway.conf],
                        capture_output=True, text=True, timeout=20)
     assert r.returncode == 69 and "control socket" in r.stderr, r
+
+
+@needs_root
+def test_the_socket_belongs_to_the_programs_user(fresh_lab, folder):
+    """Started as root: the missing folder and the socket are made for the user that it becomes."""
+    lab = fresh_lab
+    lab.dns({"alpha.lab": [(Net.ALPHA, labnet.S2S, 10)]})
+    path = folder / "run" / "c.sock"
+    us = Inside(lab, mode="no-tls", control=path, extra='user = "nobody";\n')
+    nobody = path.stat().st_uid
+    assert nobody != 0 and path.parent.stat().st_uid == nobody
+    owner = Ctl(path, uid=nobody, folder=folder)
+    assert owner.ok("drain") == {"state": "draining"}
+    assert us.gateway.wait() == 0
+    assert not path.exists()
