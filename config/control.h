@@ -41,9 +41,12 @@ struct cfg_control {
          .example = "[\"bob\"]",                                                                   \
          .help = "Users who may do everything: reload and stop, too. root and the program's own\n" \
                  "user always may."},                                                              \
-        {SCHEMA_TEXT(S, events.file, CHECK_PATH), .standard = "\"\"",                              \
-         .example = "\"/var/log/sallyport/events.jsonl\"",                                         \
-         .help = "File that events are appended to, one JSON line each; \"\": they are kept in\n"  \
-                 "memory only."},
+    {                                                                                              \
+        SCHEMA_TEXT(S, events.file, CHECK_PATH),                                                   \
+            .standard = "\"\"", .example = "\"/var/log/sallyport/events.jsonl\"",                  \
+            .help =                                                                                \
+                "File that events are appended to, one JSON line each; \"\": they are kept in\n"   \
+                "memory only."                                                                     \
+    }
 
 #endif

@@ -302,7 +302,7 @@ static const struct schema_entry entries[] = {
      .help = "Form of a line."},
     {SCHEMA_NUMBER(CONF, SCHEMA_INT, log.rate, 0, 100000), .standard = "1000",
      .help = "Lines per second and event name, from 10; 0: no limit."},
-    CONTROL_ENTRIES(CONF, "\"" CONTROL_GATEWAY_SOCKET "\"")
+    CONTROL_ENTRIES(CONF, "\"" CONTROL_GATEWAY_SOCKET "\""),
     {SCHEMA_TEXT(CONF, user, CHECK_NAME), .flags = SCHEMA_RESTART, .standard = "\"\"",
      .example = "\"sallyport\"", .help = "User to become after binding when started as root."},
     {.path = "workers",
