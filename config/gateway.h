@@ -12,13 +12,16 @@
 #include "core/base/log.h"
 
 struct schema_meta; /* config/schema.h */
+struct domain_list; /* config/domains.h */
 struct schema_entry;
 
 enum security_mode { SECURITY_NO_TLS, SECURITY_TLS_OPTIONAL, SECURITY_TLS_REQUIRED };
 enum privacy_mode { PRIVACY_OFF, PRIVACY_ALLOW_LIST, PRIVACY_DENY_LIST };
 enum peer_policy { PEER_UNSET, PEER_ALLOW, PEER_DENY };
 
-enum { CONFIG_UNSET = -1 };
+enum peer_direction { DIRECTION_BOTH, DIRECTION_IN, DIRECTION_OUT };
+
+enum { CONFIG_UNSET = -1, CONFIG_ROUTES_MAX = 8 };
 
 struct cfg_domain {
     char *name;
@@ -30,7 +33,16 @@ struct cfg_peer {
     char *pattern;     /* "beta.lab", "*.partner.example", "*" */
     int policy;        /* enum peer_policy */
     int security_mode; /* enum security_mode, or CONFIG_UNSET: the global one */
-    char *route;       /* "192.0.2.7:5269", "[2001:db8::1]:5269", "host.example:5269"; NULL: SRV */
+    char **route;      /* "192.0.2.7:5269", "[2001:db8::1]:5269", "host.example:5269", in the order
+                          to try; none: SRV */
+    size_t nroute;
+    /* Whom `policy`, or the consent that a route implies, is about. */
+    char **local; /* local domains; none: all */
+    size_t nlocal;
+    int direction; /* enum peer_direction, or CONFIG_UNSET: both. Who may write */
+    char *comment;
+    int64_t until; /* ms since 1970: the entry counts no longer then; 0: for ever */
+    bool expired;  /* see gateway_config_expire */
 };
 
 enum link_protocol {
@@ -80,9 +92,12 @@ struct gateway_config {
     const struct schema_entry *domains_entry, *peers_entry; /* of the table; looked for only once */
 
     bool federation;
-    int security_mode; /* enum security_mode */
-    int privacy_mode;  /* enum privacy_mode */
+    int security_mode;   /* enum security_mode */
+    int privacy_mode;    /* enum privacy_mode */
+    bool privacy_shadow; /* what an allow list would refuse is told and let through */
     bool use_static_routes;
+    char *allow_file, *deny_file; /* NULL: none */
+    struct domain_list *allow, *deny;
 
     struct cfg_domain *domains;
     size_t ndomains;
@@ -158,6 +173,20 @@ struct gateway_config *gateway_config_load(const char *file, struct buf *errors)
 /* The same with the contents of `file` given; the file itself is not opened. */
 struct gateway_config *gateway_config_parse(const char *file, struct str text, struct buf *errors);
 
+/* Time is the one thing that changes a snapshot: marks the entries of `peers` that are over at
+ * `now` (ms since 1970), which no look-up finds from then on. The loader does it, the owner again
+ * when gateway_config_due says so. Calls `each` for every entry that was not marked before. */
+void gateway_config_expire(struct gateway_config *c, int64_t now,
+                           void (*each)(void *arg, const struct cfg_peer *p), void *arg);
+/* When the next one is over; false: none ever will be. */
+bool gateway_config_due(const struct gateway_config *c, int64_t *due);
+
+/* Goes through what speaks for a remote domain (A-label), the nearest first: calls `each` with the
+ * exact name, then ".suffix" for every suffix, then "", and the peer entry of that name, or NULL.
+ * True: it ends there. */
+bool gateway_config_walk(const struct gateway_config *c, struct str remote,
+                         bool (*each)(void *arg, struct str name, const struct cfg_peer *p),
+                         void *arg);
 /* The peer entry that decides a setting for a remote domain (A-label): exact name, then the longest
  * "*.suffix", then "*". `has` says whether an entry sets what is asked for; NULL: none does. */
 const struct cfg_peer *gateway_config_peer(const struct gateway_config *c, struct str remote,

@@ -23,11 +23,14 @@ enum schema_type {
     SCHEMA_INT,      /* uint64_t */
     SCHEMA_DURATION, /* uint64_t, milliseconds; written "30s", "5m", "1h", "500ms" */
     SCHEMA_SIZE,     /* uint64_t, bytes; written "64K", "10M", "4096" */
+    SCHEMA_UNTIL,    /* int64_t, ms since 1970, exclusive; "2026-12-31" (that whole day, UTC) or a
+                        date-time; 0 when absent */
     SCHEMA_STRING,   /* char *; NULL when unset or "" */
     SCHEMA_STRINGS,  /* char ** and a count */
     SCHEMA_CIDRS,    /* struct cidr * and a count */
     SCHEMA_SECRET,   /* char * (file name) and a second char * (its contents) */
     SCHEMA_SECRETS,  /* char ** and a second char ** with one common count */
+    SCHEMA_DOMAINS,  /* char * (file name) and a struct domain_list * (its contents) */
     SCHEMA_GROUPS,   /* array of structs and a count; the table is `sub` */
 };
 
@@ -50,6 +53,7 @@ enum schema_flag {
     SCHEMA_RESTART = 2, /* a change takes effect only after a restart */
     SCHEMA_KEY = 4,     /* names the element; unique in its list; required */
     SCHEMA_LIMITED = 8, /* values above `available` exist but not in this version */
+    SCHEMA_OR_ONE = 16, /* SCHEMA_STRINGS: one text without brackets will do */
 };
 
 enum { SCHEMA_LISTS_MAX = 4, SCHEMA_PATH_MAX = 48 };

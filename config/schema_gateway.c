@@ -4,6 +4,7 @@
 #include "config/auth.h"
 #include "config/check.h"
 #include "config/schema.h"
+#include "core/base/env.h"
 #include "core/base/mem.h"
 
 #define CONF struct gateway_config
@@ -29,6 +30,8 @@ static const struct schema_name privacy_modes[] = {{"off", PRIVACY_OFF},
                                                    {NULL, 0}};
 static const struct schema_name policies[] = {
     {"allow", PEER_ALLOW}, {"deny", PEER_DENY}, {NULL, 0}};
+static const struct schema_name directions[] = {
+    {"both", DIRECTION_BOTH}, {"in", DIRECTION_IN}, {"out", DIRECTION_OUT}, {NULL, 0}};
 static const struct schema_name tls_versions[] = {{"1.2", TLS_1_2}, {"1.3", TLS_1_3}, {NULL, 0}};
 static const struct schema_name control_modes[] = CONTROL_MODES;
 static const struct schema_name log_levels[] = {
@@ -82,8 +85,19 @@ static const struct schema_entry peer_entries[] = {
      .help = "the privacy mode goes by it"},
     {SCHEMA_CHOICE(struct cfg_peer, security_mode, security_modes), .unset = CONFIG_UNSET,
      .help = "instead of the global one"},
-    {SCHEMA_TEXT(struct cfg_peer, route, CHECK_ROUTE),
-     .help = "address or host with a port, instead of SRV records"},
+    {SCHEMA_TEXTS(struct cfg_peer, route, nroute, CHECK_ROUTE, CONFIG_ROUTES_MAX),
+     .flags = SCHEMA_OR_ONE,
+     .help = "address or host with a port, instead of SRV records; of a list, the first reachable"},
+    {SCHEMA_TEXTS(struct cfg_peer, local, nlocal, CHECK_DOMAIN, 1000), .flags = SCHEMA_OR_ONE,
+     .help = "local domains that the policy is about; none given: all"},
+    {SCHEMA_CHOICE(struct cfg_peer, direction, directions), .unset = CONFIG_UNSET,
+     .help = "of the policy: in: they may write to us; out: we to them; none given: both"},
+    {SCHEMA_TEXT(struct cfg_peer, comment, CHECK_ANY), .help = "for people"},
+    {.path = "until",
+     .type = SCHEMA_UNTIL,
+     .at = SCHEMA_AT(struct cfg_peer, int64_t, until),
+     .help =
+         "\"2026-12-31\" or \"2026-12-31T18:00:00Z\" (UTC): the entry does not count after that"},
 };
 
 static const struct schema peer_schema = {.entries = peer_entries,
@@ -169,6 +183,25 @@ static const struct schema_entry entries[] = {
     {SCHEMA_CHOICE(CONF, privacy_mode, privacy_modes), .standard = "\"allow-list\"",
      .help = "allow-list: only peers with policy \"allow\" or a route; deny-list: all but those\n"
              "with policy \"deny\"; off: all."},
+    {SCHEMA_SWITCH(CONF, privacy_shadow), .standard = "false",
+     .help = "Try an allow list: what it would refuse is told, counted and let through, but for\n"
+             "peers with policy \"deny\". 'sallyportctl policy propose' then writes the list."},
+    {.path = "allow_file",
+     .type = SCHEMA_DOMAINS,
+     .at = SCHEMA_AT(CONF, char *, allow_file),
+     .secret_at = SCHEMA_AT(CONF, struct domain_list *, allow),
+     .check = CHECK_FILE,
+     .example = "\"/etc/sallyport/allow.txt\"",
+     .help =
+         "File with more names that have policy \"allow\": a domain, \"*.suffix\" or \"*\" a\n"
+         "line, # begins a comment. An entry of peers with a policy for that name decides first."},
+    {.path = "deny_file",
+     .type = SCHEMA_DOMAINS,
+     .at = SCHEMA_AT(CONF, char *, deny_file),
+     .secret_at = SCHEMA_AT(CONF, struct domain_list *, deny),
+     .check = CHECK_FILE,
+     .example = "\"/etc/sallyport/deny.txt\"",
+     .help = "The same with policy \"deny\"."},
     {SCHEMA_SWITCH(CONF, use_static_routes), .standard = "true",
      .help = "Use the routes given in peers."},
     {.path = "domains",
@@ -211,6 +244,9 @@ static const struct schema_entry entries[] = {
      .example = "(\n  { domain = \"beta.lab\"; policy = \"allow\"; },\n"
                 "  { domain = \"*.partner.example\"; policy = \"allow\"; "
                 "security_mode = \"tls-optional\"; },\n"
+                "  { domain = \"guest.example\"; policy = \"allow\"; local = \"alpha.lab\"; "
+                "direction = \"in\";\n"
+                "    until = \"2099-12-31\"; comment = \"until the fair is over\"; },\n"
                 "  { domain = \"gamma.lab\"; route = \"192.0.2.7:5269\"; }\n)",
      .help = "Remote domains. The exact name decides before the longest pattern before \"*\", key\n"
              "by key."},
@@ -348,6 +384,9 @@ struct gateway_config *gateway_config_parse(const char *file, struct str text, s
     c->refs = 1;
     c->domains_entry = schema_entry(&gateway_schema, "domains");
     c->peers_entry = schema_entry(&gateway_schema, "peers");
+    int64_t now;
+    if (env_wall(&env_system, &now))
+        gateway_config_expire(c, now, NULL, NULL);
     if ((c->file = mem_strdup(file)) == NULL) {
         buf_printf(errors, "%s: out of memory\n1 error\n", file);
         gateway_config_unref(c);

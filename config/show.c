@@ -57,7 +57,7 @@ static bool has_range(const struct schema_entry *e)
 
 static bool is_text(const struct schema_entry *e)
 {
-    return e->type == SCHEMA_STRING || e->type == SCHEMA_SECRET;
+    return e->type == SCHEMA_STRING || e->type == SCHEMA_SECRET || e->type == SCHEMA_DOMAINS;
 }
 
 /* What a line's end can tell: choices or bounds, and the default when the line shows another. */

@@ -164,7 +164,8 @@ static void pause_for(struct in_session *in, size_t link)
 
 static void tell_proven(struct in_session *in, const struct gw_action *a)
 {
-    struct policy_decision d = side_pair(&in->front->side, a->u.pair.local, a->u.pair.remote);
+    struct policy_decision d =
+        side_pair(&in->front->side, a->u.pair.local, a->u.pair.remote, WAY_IN);
     const struct tls_peer *tls = conn_tls_peer(in->s.conn);
     char peer[DOMAIN_MAX + 1];
     str_copy(peer, sizeof peer, a->u.pair.remote);
@@ -215,6 +216,7 @@ static void deliver(struct in_session *in, const struct stanza *st, const struct
 {
     in->stanzas++;
     if (in->front->link == NULL) {
+        rules_passed_in(in->w, a->u.pair.local, a->u.pair.remote);
         switch_inward(in->w, st, a->u.pair.local, a->u.pair.remote);
         return;
     }
@@ -228,6 +230,14 @@ static void drop(struct in_session *in)
     struct books *b = in->front->link != NULL ? &w->n.outward : &w->n.inward;
     b->received++;
     b->dropped++;
+}
+
+static void refused(const struct in_session *in, const struct gw_action *a)
+{
+    struct policy_decision d =
+        side_pair(&in->front->side, a->u.pair.local, a->u.pair.remote, WAY_IN);
+    if (in->front->link == NULL)
+        rules_refused(in->w, &d, a->u.pair.local, a->u.pair.remote, WAY_IN);
 }
 
 static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
@@ -249,6 +259,9 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
     case ACT_PAIR:
         pair_proven(in, a);
         break;
+    case ACT_REFUSED:
+        refused(in, a);
+        break;
     default:
         break; /* not of incoming streams */
     }
@@ -261,7 +274,8 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
     if (reason == END_UNTRUSTED)
         front_alarm(in->front, link_alarm_of(in->m.verdict),
                     str_c(trust_reason_text(in->m.verdict)));
-    if (in->front->link == NULL && in->m.remote != NULL)
+    /* One that only asked dialback questions has got its answers: that is no story. */
+    if (in->front->link == NULL && in->m.remote != NULL && reason != END_DIALBACK_ONLY)
         story_tell(&in->w->story, in->node.in == &in->front->in_proven ? "stream.down" : "refused",
                    in->m.remote, "the stream from %s ended: %s%s%.*s", in->m.remote,
                    end_reason_name(reason), text.n ? ": " : "", STR_ARG(text));

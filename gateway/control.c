@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "config/domains.h"
 #include "core/base/mem.h"
 #include "gateway/policy/policy.h"
 
@@ -182,12 +183,14 @@ void gateway_do_ROUTES(struct control_call *call)
     for (size_t i = 0; i < c->npeers; i++) {
         const struct cfg_peer *p = &c->peers[i];
         struct buf where = BUF_INIT(4096);
-        if (p->route == NULL)
-            continue;
         schema_where(&gateway_schema, c, "peers", i, &where);
-        const struct kv kv[] = {KV_C("peer", p->pattern), KV_C("route", p->route),
-                                KV_S("origin", buf_view(&where))};
-        control_row(call, kv, sizeof kv / sizeof kv[0]);
+        for (size_t k = 0; k < p->nroute; k++) {
+            const struct kv kv[] = {
+                KV_C("peer", p->pattern), KV_I("order", k + 1), KV_C("route", p->route[k]),
+                KV_C("used", c->use_static_routes && !p->expired ? "yes" : "no"),
+                KV_S("origin", buf_view(&where))};
+            control_row(call, kv, sizeof kv / sizeof kv[0]);
+        }
         buf_free(&where);
     }
     control_rows_end(call);
@@ -248,23 +251,58 @@ void gateway_do_CONFIG_SHOW(struct control_call *call)
 
 /* ---- explain --------------------------------------------------------------------------------- */
 
-static void explain_rule(struct control_call *call, const struct policy_decision *d,
-                         struct str remote)
+/* The entry of peers that decided; NULL: none did. */
+static const struct cfg_peer *find_entry(const struct gateway_config *c,
+                                         const struct policy_decision *d, size_t *pos)
 {
-    static const char *const verdicts[] = {"allow", "deny", "off"};
-    const struct worker *w = of(call)->w;
-    struct buf where = BUF_INIT(4096);
-    json_c(&call->json, "verdict", verdicts[d->verdict]);
-    json_c(&call->json, "rule", d->rule);
-    bool listed = blocks_find(&w->blocks, remote) == NULL;
-    for (size_t i = 0; listed && d->pattern.n && i < w->cfg->npeers; i++)
-        if (str_is(d->pattern, w->cfg->peers[i].pattern))
-            schema_where(&gateway_schema, w->cfg, "peers", i, &where);
+    bool found =
+        d->by == POLICY_BY_PEER && schema_find(&gateway_schema, c, c->peers_entry, d->pattern, pos);
+    return found ? &c->peers[*pos] : NULL;
+}
+
+static void put_origin(const struct gateway_config *c, const struct policy_decision *d, size_t peer,
+                       struct buf *out)
+{
+    bool allow = d->by == POLICY_BY_ALLOW_FILE;
+    const struct domain_list *l = allow ? c->allow : c->deny;
+    size_t pos;
+    if (d->by == POLICY_BY_PEER)
+        schema_where(&gateway_schema, c, "peers", peer, out);
+    else if ((allow || d->by == POLICY_BY_DENY_FILE) && domain_list_has(l, d->pattern.p, &pos))
+        buf_printf(out, "%s:%u", allow ? c->allow_file : c->deny_file, l->line[pos]);
+}
+
+static void explain_rule(struct control_call *call, const struct policy_decision *d)
+{
+    struct json *j = &call->json;
+    struct buf where = BUF_INIT(8192);
+    size_t pos;
+    const struct cfg_peer *p = find_entry(of(call)->w->cfg, d, &pos);
+    put_origin(of(call)->w->cfg, d, pos, &where);
+    json_c(j, "verdict", policy_verdict_name(d->verdict));
+    json_c(j, "rule", d->rule);
+    if (d->shadow)
+        json_bool(j, "shadow", true);
     if (d->pattern.n)
-        json_str(&call->json, "entry", d->pattern);
+        json_str(j, "entry", d->pattern);
     if (where.len > 0)
-        json_str(&call->json, "origin", buf_view(&where));
+        json_str(j, "origin", buf_view(&where));
+    if (p != NULL && p->comment != NULL)
+        json_c(j, "comment", p->comment);
     buf_free(&where);
+}
+
+/* When it is not the same both ways. */
+static void explain_ways(struct control_call *call, struct str local, struct str remote)
+{
+    const struct side *s = &of(call)->w->world.side;
+    struct policy_decision in = side_pair(s, local, remote, WAY_IN);
+    struct policy_decision out = side_pair(s, local, remote, WAY_OUT);
+    if (in.verdict == out.verdict)
+        return;
+    bool closed_in = in.verdict != POLICY_ALLOW;
+    json_c(&call->json, "direction", closed_in ? "out" : "in");
+    json_c(&call->json, closed_in ? "in" : "out", closed_in ? in.rule : out.rule);
 }
 
 static void explain_inside(struct control_call *call, struct str local, struct str remote)
@@ -280,15 +318,24 @@ static void explain_inside(struct control_call *call, struct str local, struct s
               candidates != 0 && way_inside(w, local, remote, remote).up);
 }
 
+static void put_way(struct control_call *call, const struct cfg_peer *route)
+{
+    struct buf way = BUF_INIT(8192);
+    for (size_t i = 0; route != NULL && i < route->nroute; i++)
+        buf_printf(&way, "%s%s", i ? ", " : "", route->route[i]);
+    json_str(&call->json, "way", way.len > 0 ? buf_view(&way) : STR("DNS (SRV)"));
+    buf_free(&way);
+}
+
 static void explain_remote(struct control_call *call, struct str remote)
 {
     struct worker *w = of(call)->w;
-    const char *route = policy_route(w->cfg, remote);
+    const struct cfg_peer *route = policy_route(w->cfg, remote);
     struct peer *p;
     struct remote_status st;
     json_c(&call->json, "security_mode",
            policy_security_name(side_security(&w->world.side, remote)));
-    json_c(&call->json, "way", route != NULL ? route : "DNS (SRV)");
+    put_way(call, route);
     HASH_FIND(hh, w->world.peers, remote.p, remote.n, p);
     json_c(&call->json, "state",
            p != NULL ? remote_state_name(remote_state_of(p->remote)) : "IDLE");
@@ -310,16 +357,17 @@ void gateway_do_EXPLAIN(struct control_call *call)
     }
     bool ours = gateway_config_domain(w->cfg, str_c(local)) != NULL;
     bool theirs = gateway_config_domain(w->cfg, str_c(remote)) == NULL;
-    struct policy_decision d = side_pair(&w->world.side, str_c(local), str_c(remote));
-    if (!ours)
-        d = (struct policy_decision){POLICY_DENY, "the first domain is not one of ours", STR_NONE};
-    else if (!theirs)
-        d = (struct policy_decision){POLICY_DENY, "both domains are ours", STR_NONE};
+    struct policy_decision d = side_pair(&w->world.side, str_c(local), str_c(remote), WAY_EITHER);
+    if (!ours || !theirs)
+        d = (struct policy_decision){.verdict = POLICY_DENY,
+                                     .rule = ours ? "both domains are ours"
+                                                  : "the first domain is not one of ours"};
     json_c(&call->json, "local", local);
     json_c(&call->json, "remote", remote);
-    explain_rule(call, &d, str_c(remote));
+    explain_rule(call, &d);
     if (!ours || !theirs)
         return;
+    explain_ways(call, str_c(local), str_c(remote));
     explain_remote(call, str_c(remote));
     explain_inside(call, str_c(local), str_c(remote));
 }

@@ -264,8 +264,9 @@ static const char *ping_refusal(const struct worker *w, struct str local, struct
 {
     if (gateway_config_domain(w->cfg, remote) != NULL)
         return "this domain is served inside: it is not reached through the world";
-    struct policy_decision d = side_pair(&w->world.side, local, remote);
-    return d.verdict == POLICY_ALLOW ? NULL : d.rule;
+    struct policy_decision out = side_pair(&w->world.side, local, remote, WAY_OUT);
+    struct policy_decision in = side_pair(&w->world.side, local, remote, WAY_IN);
+    return out.verdict != POLICY_ALLOW ? out.rule : in.verdict != POLICY_ALLOW ? in.rule : NULL;
 }
 
 static void start_ping(struct control_call *call, const char *jid, const char *local,

@@ -27,6 +27,7 @@ struct books {
 #define COUNTERS(X)                                                                                \
     X(firewall_refused, "stanzas refused by the address firewall of the link")                     \
     X(policy_refused, "stanzas refused by policy")                                                 \
+    X(shadow_passed, "stanzas that an allow list on trial would refuse")                           \
     X(streams_in, "incoming streams accepted")                                                     \
     X(streams_out, "outgoing connections made")                                                    \
     X(streams_refused, "incoming connections closed at once by a limit")                           \

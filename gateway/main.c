@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <expat.h>
 #include <libconfig.h>
+#include <limits.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strophe.h>
 #include <unistd.h>
@@ -14,6 +16,8 @@
 #include "core/daemon/auth_info.h"
 #include "core/daemon/report.h"
 #include "core/daemon/supervisor.h"
+#include "ctl/client.h"
+#include "ctl/table.h"
 #include "gateway/control.h"
 #include "gateway/policy/policy.h"
 #include "gateway/worker.h"
@@ -119,10 +123,10 @@ static void unref(void *config)
     gateway_config_unref(config);
 }
 
-static size_t diff(const void *a, const void *b,
-                   void (*each)(void *arg, const struct config_change *), void *arg)
+static size_t diff(void *arg, const void *b,
+                   void (*each)(void *each_arg, const struct config_change *), void *each_arg)
 {
-    return gateway_config_diff(a, b, each, arg);
+    return rules_diff(&((struct gateway *)arg)->worker, b, each, each_arg);
 }
 
 static void on_change(void *arg, const struct config_change *c)
@@ -197,6 +201,35 @@ static int serve(struct gateway *g, const struct supervisor_options *o, struct g
     return code;
 }
 
+/* What the file would change in the gateway that runs now, if one does and answers. */
+static void compare(const struct supervisor_options *o, const struct gateway_config *cfg)
+{
+    enum { ANSWER_MS = 5000 };
+    struct buf request = BUF_INIT(PATH_MAX * 2), reply = BUF_INIT(CLIENT_LINE_MAX);
+    struct buf text = BUF_INIT(CLIENT_LINE_MAX);
+    struct document d = {NULL};
+    char path[PATH_MAX];
+    bool asked = cfg->control.socket != NULL && realpath(o->config, path) != NULL;
+    command_quote(&request, STR("config"));
+    command_quote(&request, STR("check"));
+    command_quote(&request, str_c(asked ? path : ""));
+    buf_putc(&request, '\n');
+    asked = asked && client_ask(cfg->control.socket, &request, ANSWER_MS, &reply);
+    const struct value *root = asked && document_read(&d, buf_view(&reply)) ? d.v : NULL;
+    const struct value *ok = document_get(&d, root, "ok");
+    const struct value *why = document_get(&d, document_get(&d, root, "error"), "text");
+    if (ok != NULL)
+        table_print(&d, ok, &text);
+    if (text.len > 0)
+        printf("\nCompared with the gateway that runs now:\n%.*s", STR_ARG(buf_view(&text)));
+    else if (why != NULL)
+        fprintf(stderr, "%s: not compared with the running gateway: %s\n", program.name, why->text);
+    document_free(&d);
+    buf_free(&request);
+    buf_free(&reply);
+    buf_free(&text);
+}
+
 static int check_only(const struct supervisor_options *o, const struct gateway_config *cfg)
 {
     struct buf text = BUF_INIT(ERRORS_MAX);
@@ -206,6 +239,7 @@ static int check_only(const struct supervisor_options *o, const struct gateway_c
     }
     buf_free(&text);
     printf("%s: the configuration is fine\n", o->config);
+    compare(o, cfg);
     return SUPERVISOR_OK;
 }
 

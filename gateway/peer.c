@@ -426,7 +426,8 @@ static void dial(struct peer *p, size_t target)
     struct ip ip;
     p->target = target;
     const char *host = p->targets[target].host;
-    if (ip_parse(str_c(host), &ip)) {
+    p->literal = p->routed && ip_parse(str_c(host), &ip);
+    if (p->literal) {
         connect_to(p, &ip, 1);
         return;
     }
@@ -453,14 +454,12 @@ static void on_services(void *arg, const struct dns_services *s)
     peer_kick(p);
 }
 
-/* A static route: one target, "192.0.2.7:5269", "[2001:db8::1]:5269" or "host.example:5269". */
-static bool use_route(struct peer *p, const char *route)
+/* A route's target: "192.0.2.7:5269", "[2001:db8::1]:5269" or "host.example:5269". */
+static bool add_target(struct peer *p, const char *route)
 {
     struct endpoint e;
-    struct dns_target *t = &p->targets[0];
-    p->ntargets = 1;
-    p->literal = endpoint_parse(str_c(route), &e);
-    if (p->literal) {
+    struct dns_target *t = &p->targets[p->ntargets++];
+    if (endpoint_parse(str_c(route), &e)) {
         char text[ENDPOINT_TEXT];
         ip_text(&e.ip, text);
         str_copy(t->host, sizeof t->host, str_c(text));
@@ -476,20 +475,30 @@ static bool use_route(struct peer *p, const char *route)
                         t->host);
 }
 
+/* The targets are in the order of the list, which is the order to try. */
+static void use_route(struct peer *p, char *const *route, size_t n)
+{
+    bool ok = true;
+    p->ntargets = 0;
+    for (size_t i = 0; i < n && i < DNS_TARGETS_MAX; i++) {
+        ok = add_target(p, route[i]) && ok;
+        log_ev(&p->w->ctx, LOG_INFO, "dns.result", KV_C("domain", p->domain),
+               KV_C("method", p->front->link != NULL ? "link" : "route"), KV_C("msg", route[i]));
+    }
+    remote_resolved(p->remote, ok ? p->ntargets : 0, loop_now(&p->w->loop));
+    peer_kick(p);
+}
+
 static void resolve(struct peer *p)
 {
     const struct link *link = p->front->link;
-    const char *route =
-        link != NULL ? link->kit->c->address : policy_route(p->w->cfg, str_c(p->domain));
+    const struct cfg_peer *route = link == NULL ? policy_route(p->w->cfg, str_c(p->domain)) : NULL;
     uint64_t now = loop_now(&p->w->loop);
     p->started = now;
-    p->literal = false;
-    if (route != NULL) {
-        bool ok = use_route(p, route);
-        log_ev(&p->w->ctx, LOG_INFO, "dns.result", KV_C("domain", p->domain),
-               KV_C("method", link != NULL ? "link" : "route"), KV_C("msg", route));
-        remote_resolved(p->remote, ok ? 1 : 0, now);
-        peer_kick(p);
+    p->routed = link != NULL || route != NULL;
+    if (p->routed) {
+        use_route(p, route != NULL ? route->route : &link->kit->c->address,
+                  route != NULL ? route->nroute : 1);
         return;
     }
     p->query = resolver_services(p->w->resolver, str_c(p->domain), on_services, p);
@@ -651,24 +660,36 @@ static void on_kick(struct loop_task *t)
 
 /* ---- the worker's wishes --------------------------------------------------------------------- */
 
-static bool not_ours(void *arg, struct str local)
+static bool may(const struct peer *p, struct str local, enum policy_way way)
 {
-    return !side_serves(arg, local);
+    return side_pair(&p->front->side, local, str_c(p->domain), way).verdict == POLICY_ALLOW;
+}
+
+static bool may_not_write(void *arg, struct str local)
+{
+    const struct peer *p = arg;
+    return !side_serves(&p->front->side, local) || !may(p, local, WAY_OUT);
+}
+
+/* In whose name the next stream is opened: of one that still may, if there is any. */
+static void speak_for(void *arg, const struct remote_pair_status *pair)
+{
+    struct peer *p = arg;
+    if (!may(p, str_c(p->local), WAY_EITHER) && pair->queued > 0)
+        str_copy(p->local, sizeof p->local, str_c(pair->local));
 }
 
 static void policy_queued(struct peer *p)
 {
     static const char why[] = "the policy for this domain has changed";
     struct side *side = &p->front->side;
-    struct policy_decision d = side_pair(side, str_c(p->local), str_c(p->domain));
     uint64_t now = loop_now(&p->w->loop);
-    if (!side_admits(side, str_c(p->domain)))
-        remote_fail_all(p->remote, "not-allowed", STR(why), now);
-    else if (d.verdict != POLICY_ALLOW)
-        remote_fail_all(p->remote, d.verdict == POLICY_OFF ? "policy-violation" : "not-allowed",
-                        STR(why), now);
-    else
-        remote_fail_local(p->remote, not_ours, side, "not-allowed", STR(why));
+    bool off = side->link == NULL && !side->cfg->federation;
+    remote_fail_local(p->remote, may_not_write, p, off ? "policy-violation" : "not-allowed",
+                      STR(why));
+    remote_pairs(p->remote, speak_for, p);
+    if (!side_admits(side, str_c(p->domain)) || !may(p, str_c(p->local), WAY_EITHER))
+        remote_fail_all(p->remote, off ? "policy-violation" : "not-allowed", STR(why), now);
     peer_kick(p);
 }
 

@@ -379,8 +379,9 @@ static void put_peer(struct worker *w, const struct tally *t, const struct kv_si
         remote_status(p->remote, &st);
     /* A pattern that is blocked is no domain, but what is below it has that fate. */
     bool pattern = *t->domain == '*';
-    struct policy_decision d = side_pair(&w->world.side, p != NULL ? str_c(p->local) : STR_NONE,
-                                         pattern ? (struct str){name.p + 1, name.n - 1} : name);
+    struct policy_decision d =
+        side_pair(&w->world.side, p != NULL ? str_c(p->local) : STR_NONE,
+                  pattern ? (struct str){name.p + 1, name.n - 1} : name, WAY_EITHER);
     const struct block *k = blocks_find(&w->blocks, name);
     uint64_t now = loop_now(&w->loop);
     PUT(to, "state.peer", KV_C("peer", t->domain),

@@ -125,10 +125,13 @@ static const char *outward_refusal(struct worker *w, struct str local, struct st
         *text = "this domain is served inside and is never reached through the gateway";
         return "service-unavailable";
     }
-    struct policy_decision d = side_pair(&w->world.side, local, remote);
-    if (d.verdict == POLICY_ALLOW)
+    struct policy_decision d = side_pair(&w->world.side, local, remote, WAY_OUT);
+    if (d.verdict == POLICY_ALLOW) {
+        rules_passed(w, &d, local, remote, WAY_OUT);
         return NULL;
+    }
     w->n.policy_refused++;
+    rules_refused(w, &d, local, remote, WAY_OUT);
     *text = d.rule;
     tell_refused(w, local, remote, d.rule);
     return d.verdict == POLICY_OFF ? "policy-violation" : "not-allowed";

@@ -65,6 +65,7 @@ static void adopt(struct worker *w, struct gateway_config *cfg, struct tls_ctx *
         front_init(&w->world, w, NULL, tls);
     else
         front_adopt(&w->world, NULL, tls);
+    rules_adopt(w);
     /* The links go last: what the others have to say about the old snapshot passes through them. */
 }
 
@@ -252,7 +253,7 @@ bool worker_reload(struct worker *w, struct gateway_config *cfg, struct buf *why
         return false;
     tell_warnings(w, why);
     struct reload r = {.w = w};
-    size_t changes = gateway_config_diff(w->cfg, cfg, on_change, &r);
+    size_t changes = rules_diff(w, cfg, on_change, &r);
     struct gateway_config *old = w->cfg;
     tell_about_files(w, cfg);
     change_resolver(w, parts.resolver, r.dns);
@@ -334,6 +335,7 @@ void worker_close(struct worker *w)
     loop_unpost(&w->loop, &w->hold.sweep);
     loop_timer_clear(&w->loop, &w->drain_timer);
     loop_timer_clear(&w->loop, &w->blocks_timer);
+    rules_close(w);
     if (w->resolver != NULL)
         resolver_close(w->resolver);
     w->resolver = NULL;

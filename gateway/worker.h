@@ -26,6 +26,9 @@
 #include "core/net/session.h"
 #include "dns/resolver.h"
 #include "gateway/counters.h"
+#include "gateway/policy/effect.h"
+#include "gateway/policy/refusals.h"
+#include "gateway/policy/shadow.h"
 #include "gateway/policy/side.h"
 #include "gateway/proto/dialback.h"
 #include "gateway/proto/s2s_in.h"
@@ -108,7 +111,8 @@ struct peer {
     struct out_session *out;
     struct dns_target targets[DNS_TARGETS_MAX];
     size_t ntargets;
-    bool literal;               /* the target is a static route's literal address */
+    bool routed;                /* the targets are those of a static route, or of a link */
+    bool literal;               /* the present one is the literal address of such a route */
     size_t target;              /* the one being tried */
     char local[DOMAIN_MAX + 1]; /* the local domain whose stanza or question woke it */
     uint64_t started;           /* ms: first dial of this attempt */
@@ -239,6 +243,9 @@ struct worker {
     struct story story;
     struct blocks blocks;
     struct timer blocks_timer;
+    struct refusals refusals;
+    struct shadow shadow;
+    struct timer rules_timer;         /* the next entry of peers is over */
     struct list pings;                /* struct ping, under way */
     uint64_t started_ms, reloaded_ms; /* reloaded_ms 0: never */
     size_t reloads_failed;
@@ -349,6 +356,21 @@ void front_reached(struct front *f);
  * reported of the world, where failing is others' affair. */
 void front_alarm(struct front *f, const char *kind, struct str text);
 void front_works(struct front *f);
+
+/* ---- rules.c: policy at work ---- */
+/* What was refused, by which rule. */
+void rules_refused(struct worker *w, const struct policy_decision *d, struct str local,
+                   struct str remote, enum policy_way way);
+/* A stanza that passed; it is counted if an allow list on trial would have refused it. */
+void rules_passed(struct worker *w, const struct policy_decision *d, struct str local,
+                  struct str remote, enum policy_way way);
+void rules_passed_in(struct worker *w, struct str local, struct str remote);
+/* After each new snapshot: alarms and the timer of entries that have an end. */
+void rules_adopt(struct worker *w);
+void rules_close(struct worker *w);
+/* The changes from the present snapshot to `cfg`, each with its effect on what lives now. */
+size_t rules_diff(struct worker *w, const struct gateway_config *cfg,
+                  void (*each)(void *arg, const struct config_change *c), void *arg);
 
 /* ---- accept.c ---- */
 /* Listens at these addresses ("address:port"), unless it does already. */

@@ -176,10 +176,10 @@ static void unref(void *config)
     router_config_unref(config);
 }
 
-static size_t diff(const void *x, const void *y,
-                   void (*each)(void *arg, const struct config_change *), void *arg)
+static size_t diff(void *arg, const void *b,
+                   void (*each)(void *each_arg, const struct config_change *), void *each_arg)
 {
-    return router_config_diff(x, y, each, arg);
+    return router_config_diff(current(arg), b, each, each_arg);
 }
 
 /* True also when there is no socket and needs to be none. */

@@ -240,7 +240,8 @@ void operate_config_show(struct operate *o, struct control_call *call)
 static void put_change(void *arg, const struct config_change *c)
 {
     const struct kv kv[] = {KV_C("key", c->key), KV_S("old", c->old), KV_S("new", c->new_),
-                            KV_C("restart", c->restart ? "needed" : "no")};
+                            KV_C("restart", c->restart ? "needed" : "no"),
+                            KV_S("effect", c->effect)};
     control_row(arg, kv, sizeof kv / sizeof kv[0]);
 }
 
@@ -283,7 +284,7 @@ void operate_config_check(struct operate *o, struct control_call *call)
     json_bool(&call->json, "fine", config != NULL);
     if (config != NULL) {
         control_rows(call, "changes");
-        o->config->diff(o->config->current(o->arg), config, put_change, call);
+        o->config->diff(o->arg, config, put_change, call);
         control_rows_end(call);
         o->config->unref(config);
     }

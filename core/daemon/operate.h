@@ -21,8 +21,9 @@ struct operate_config {
     const void *(*current)(void *arg);
     void *(*load)(const char *file, struct buf *errors); /* NULL: `errors` */
     void (*unref)(void *config);
-    size_t (*diff)(const void *a, const void *b,
-                   void (*each)(void *arg, const struct config_change *), void *arg);
+    /* From what runs to `b`, with the effects of each change. */
+    size_t (*diff)(void *arg, const void *b,
+                   void (*each)(void *each_arg, const struct config_change *), void *each_arg);
 };
 
 enum { OPERATE_PENDING_MAX = 64 };

@@ -142,6 +142,7 @@ static void carry_out(struct session *s, const struct gw_event *ev, const struct
     case ACT_ANSWERED:
     case ACT_READY:
     case ACT_PAIR:
+    case ACT_REFUSED:
         s->ops->act(s, ev, act);
         break;
     }

@@ -120,6 +120,7 @@ enum pair_result {
     X(ANSWERED)     /* out: the authority answered our db:verify: u.answered */                    \
     X(READY)        /* out, link: the stream may carry stanzas or requests */                      \
     X(PAIR)         /* u.pair: what became of it */                                                \
+    X(REFUSED)      /* in: policy does not let u.pair in */                                        \
     X(LOG)          /* u.log */                                                                    \
     X(CLOSE)        /* end: write what is queued, shut down, u.close says why */
 

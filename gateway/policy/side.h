@@ -8,8 +8,9 @@
  * pair         blocks, then policy_pair            always: policy is applied to the stanza, so that
  *                                                  users get a stanza error instead of silence
  * mode         policy_security of the remote       security_mode of the link; auth tls:
- * tls-required trust        dialback                            dialback, or at once: the address
- * is in `trusted`, or (auth tls) by the certificate
+ *                                                  tls-required
+ * trust        dialback                            dialback, or at once: the address is in
+ *                                                  `trusted`, or (auth tls) by the certificate
  *
  * A local domain is of a link when the link lists it, lists a domain above it that owns its name
  * (`subdomains`), or lists none.
@@ -37,7 +38,8 @@ struct side {
 bool side_serves(const struct side *s, struct str local);
 /* May a peer name it as `from`? */
 bool side_admits(const struct side *s, struct str remote);
-struct policy_decision side_pair(const struct side *s, struct str local, struct str remote);
+struct policy_decision side_pair(const struct side *s, struct str local, struct str remote,
+                                 enum policy_way way);
 enum security_mode side_security(const struct side *s, struct str remote);
 
 #endif

@@ -137,6 +137,13 @@ static bool keep_address(char **spelling, char **canonical, struct str s, struct
            authz_keep(canonical, str_c(scratch->ascii));
 }
 
+static void tell_refused(struct str local, struct str remote, struct gw_actions *out)
+{
+    struct gw_action *a = gw_act(out, ACT_REFUSED);
+    a->u.pair.local = local;
+    a->u.pair.remote = remote;
+}
+
 /* RFC 6120 4.7.1, 4.7.2; NULL: acceptable. A header without from is accepted, and one without to.
  */
 static const char *check_header(struct s2s_in *m, const struct stream_header *h,
@@ -160,8 +167,10 @@ static const char *check_header(struct s2s_in *m, const struct stream_header *h,
         return "invalid-from";
     }
     if (m->remote != NULL && m->local != NULL) {
-        struct policy_decision d = side_pair(m->side, str_c(m->local), str_c(m->remote));
+        struct str local = str_c(m->local), remote = str_c(m->remote);
+        struct policy_decision d = side_pair(m->side, local, remote, WAY_EITHER);
         if (d.verdict != POLICY_ALLOW) {
+            tell_refused(local, remote, out);
             *text = d.rule;
             return "policy-violation";
         }
@@ -368,13 +377,10 @@ static const char *check_request(const struct s2s_in *m, const struct dialback_e
         return "item-not-found";
     if (!side_admits(m->side, remote))
         return "not-allowed";
-    switch (side_pair(m->side, local, remote).verdict) {
-    case POLICY_ALLOW:
-        break;
-    case POLICY_DENY:
-        return "not-allowed";
-    case POLICY_OFF:
-        return "policy-violation";
+    enum policy_verdict verdict = side_pair(m->side, local, remote, WAY_IN).verdict;
+    if (verdict != POLICY_ALLOW) {
+        tell_refused(local, remote, out);
+        return verdict == POLICY_OFF ? "policy-violation" : "not-allowed";
     }
     if (!m->encrypted && side_security(m->side, remote) == SECURITY_TLS_REQUIRED)
         return "policy-violation";
@@ -661,29 +667,38 @@ static void on_timer(struct s2s_in *m, const struct gw_event *ev, struct gw_acti
     }
 }
 
-static bool mode_broken(const struct s2s_in *m, const char *remote)
+static bool mode_broken(const struct s2s_in *m, const struct side *side, const char *remote)
 {
-    enum security_mode mode = mode_of(m, remote);
+    enum security_mode mode = side_security(side, str_c(remote));
     return (m->encrypted && mode == SECURITY_NO_TLS) ||
            (!m->encrypted && mode == SECURITY_TLS_REQUIRED);
+}
+
+struct stream_fate s2s_in_fate(const struct s2s_in *m, const struct side *side)
+{
+    struct stream_fate f = {.fate = S2S_STAYS};
+    if (m->state != S2S_IN_CLEAR && m->state != S2S_IN_SECURE && m->state != S2S_IN_CLOSING)
+        return f; /* the header will be checked against the new policy */
+    if (m->remote != NULL && mode_broken(m, side, m->remote))
+        f = (struct stream_fate){S2S_RENEWED, str_c(m->local), str_c(m->remote)};
+    for (size_t i = 0; i < m->authz.n; i++) {
+        struct str local = str_c(m->authz.v[i].local), remote = str_c(m->authz.v[i].remote);
+        if (!side_serves(side, local) || !side_admits(side, remote) ||
+            side_pair(side, local, remote, WAY_IN).verdict != POLICY_ALLOW)
+            return (struct stream_fate){S2S_DENIED, local, remote};
+        if (f.fate == S2S_STAYS && mode_broken(m, side, remote.p))
+            f = (struct stream_fate){S2S_RENEWED, local, remote};
+    }
+    return f;
 }
 
 static void on_policy(struct s2s_in *m, struct gw_actions *out)
 {
     m->authz.max = m->side->cfg->limits.pairs_per_stream;
-    if (m->state != S2S_IN_CLEAR && m->state != S2S_IN_SECURE && m->state != S2S_IN_CLOSING)
-        return; /* the header will be checked against the new policy */
-    bool broken = m->remote != NULL && mode_broken(m, m->remote);
-    for (size_t i = 0; i < m->authz.n; i++) {
-        const struct authz_pair *p = &m->authz.v[i];
-        if (!side_serves(m->side, str_c(p->local)) || !side_admits(m->side, str_c(p->remote)) ||
-            side_pair(m->side, str_c(p->local), str_c(p->remote)).verdict != POLICY_ALLOW) {
-            refuse(m, out, "policy-violation", "the policy for this domain pair has changed");
-            return;
-        }
-        broken = broken || mode_broken(m, p->remote);
-    }
-    if (broken && m->state != S2S_IN_CLOSING)
+    enum s2s_fate fate = s2s_in_fate(m, m->side).fate;
+    if (fate == S2S_DENIED)
+        refuse(m, out, "policy-violation", "the policy for this domain pair has changed");
+    else if (fate == S2S_RENEWED && m->state != S2S_IN_CLOSING)
         close_gracefully(m, out, END_DRAINED, "reset", "the security mode has changed");
 }
 

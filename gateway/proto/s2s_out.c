@@ -597,23 +597,40 @@ static void on_timer(struct s2s_out *m, const struct gw_event *ev, struct gw_act
     }
 }
 
+/* Its questions serve what comes in, so it may stand for a pair that may not write out. */
+static bool pair_denied(const struct s2s_out *m, const struct side *side, struct str local)
+{
+    return side_pair(side, local, str_c(m->remote), WAY_EITHER).verdict != POLICY_ALLOW;
+}
+
+struct stream_fate s2s_out_fate(const struct s2s_out *m, const struct side *side)
+{
+    struct stream_fate f = {S2S_STAYS, str_c(m->local), str_c(m->remote)};
+    enum security_mode mode = side_security(side, f.remote);
+    if (m->state == S2S_OUT_CLOSING)
+        return f;
+    bool denied = pair_denied(m, side, f.local) || !side_admits(side, f.remote);
+    for (size_t i = 0; i < m->authz.n && !denied; i++) {
+        f.local = str_c(m->authz.v[i].local);
+        denied = !side_serves(side, f.local) || pair_denied(m, side, f.local);
+    }
+    bool broken = (m->encrypted && mode == SECURITY_NO_TLS) ||
+                  (!m->encrypted && m->state == S2S_OUT_READY && mode == SECURITY_TLS_REQUIRED) ||
+                  (mode == SECURITY_NO_TLS && m->state == S2S_OUT_STARTTLS);
+    f.fate = denied ? S2S_DENIED : broken ? S2S_RENEWED : S2S_STAYS;
+    return f;
+}
+
 static void on_policy(struct s2s_out *m, struct gw_actions *out)
 {
     m->authz.max = m->side->cfg->limits.pairs_per_stream;
     if (m->state == S2S_OUT_CLOSING)
         return;
-    enum security_mode mode = mode_of(m);
-    bool denied = side_pair(m->side, str_c(m->local), str_c(m->remote)).verdict != POLICY_ALLOW ||
-                  !side_admits(m->side, str_c(m->remote));
-    for (size_t i = 0; i < m->authz.n && !denied; i++)
-        denied = !side_serves(m->side, str_c(m->authz.v[i].local));
-    bool broken = (m->encrypted && mode == SECURITY_NO_TLS) ||
-                  (!m->encrypted && m->state == S2S_OUT_READY && mode == SECURITY_TLS_REQUIRED) ||
-                  (mode == SECURITY_NO_TLS && m->state == S2S_OUT_STARTTLS);
-    m->reset = broken && !denied;
-    if (denied)
+    enum s2s_fate fate = s2s_out_fate(m, m->side).fate;
+    m->reset = fate == S2S_RENEWED;
+    if (fate == S2S_DENIED)
         refuse(m, out, "policy-violation", "the policy for this domain pair has changed");
-    else if (broken)
+    else if (fate == S2S_RENEWED)
         refuse(m, out, "reset", "the security mode has changed");
 }
 

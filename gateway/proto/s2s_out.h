@@ -22,6 +22,7 @@
 #include "gateway/policy/side.h"
 #include "gateway/proto/authz.h"
 #include "gateway/proto/dialback.h"
+#include "gateway/proto/fate.h"
 #include "xcp/trust.h"
 
 #define S2S_OUT_STATES(X)                                                                          \
@@ -80,5 +81,7 @@ static inline void s2s_out_touch(struct s2s_out *m, uint64_t now)
 }
 
 void s2s_out_step(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out);
+/* What EV_POLICY_CHANGED would do if its side were this one. */
+struct stream_fate s2s_out_fate(const struct s2s_out *m, const struct side *side);
 
 #endif

@@ -311,6 +311,8 @@ static void carry_out(struct stage *s, const struct gw_actions *all, const struc
     case ACT_PAIR:
         pair(s, a);
         break;
+    case ACT_REFUSED: /* what is sent says it */
+        break;
     case ACT_LOG:
         must(s, a->u.log.event != NULL && a->u.log.n <= GW_ACTION_KV, "a log line is well formed");
         break;

@@ -92,16 +92,19 @@ static void test_before_the_lists(void **state)
     struct gateway_config cfg = {.federation = true, .privacy_mode = PRIVACY_OFF};
     struct blocks b = {{NULL, NULL, 0}};
     struct side s = {.cfg = &cfg, .blocks = &b};
-    assert_int_equal(side_pair(&s, STR("alpha.lab"), STR("beta.lab")).verdict, POLICY_ALLOW);
+    assert_int_equal(side_pair(&s, STR("alpha.lab"), STR("beta.lab"), WAY_EITHER).verdict,
+                     POLICY_ALLOW);
     blocks_add(&b, "beta.lab", 1, 0, 0);
-    struct policy_decision d = side_pair(&s, STR("alpha.lab"), STR("beta.lab"));
+    struct policy_decision d = side_pair(&s, STR("alpha.lab"), STR("beta.lab"), WAY_EITHER);
     assert_int_equal(d.verdict, POLICY_DENY);
     assert_string_equal(d.rule, "blocked by the operator");
-    assert_int_equal(side_pair(&s, STR("alpha.lab"), STR("gamma.lab")).verdict, POLICY_ALLOW);
+    assert_int_equal(side_pair(&s, STR("alpha.lab"), STR("gamma.lab"), WAY_EITHER).verdict,
+                     POLICY_ALLOW);
     blocks_free(&b);
     cfg.federation = false; /* then nobody comes in anyway, and that is what is said */
     blocks_add(&b, "beta.lab", 1, 0, 0);
-    assert_int_equal(side_pair(&s, STR("alpha.lab"), STR("beta.lab")).verdict, POLICY_OFF);
+    assert_int_equal(side_pair(&s, STR("alpha.lab"), STR("beta.lab"), WAY_EITHER).verdict,
+                     POLICY_OFF);
     blocks_free(&b);
 }
 

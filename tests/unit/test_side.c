@@ -107,19 +107,19 @@ static void test_pair(void **state)
     (void)state;
     struct side world = side(NULL), inside = side("all");
     const struct str alpha = STR("alpha.lab");
-    assert_int_equal(side_pair(&world, alpha, STR("beta.lab")).verdict, POLICY_ALLOW);
-    struct policy_decision d = side_pair(&world, alpha, STR("other.lab"));
+    assert_int_equal(side_pair(&world, alpha, STR("beta.lab"), WAY_EITHER).verdict, POLICY_ALLOW);
+    struct policy_decision d = side_pair(&world, alpha, STR("other.lab"), WAY_EITHER);
     assert_int_equal(d.verdict, POLICY_DENY);
     assert_string_equal(d.rule, "not on the allow list");
-    d = side_pair(&inside, STR("other.lab"), alpha);
+    d = side_pair(&inside, STR("other.lab"), alpha, WAY_EITHER);
     assert_int_equal(d.verdict, POLICY_ALLOW);
     assert_non_null(d.rule);
     struct gateway_config *off = fake_config("federation = false;");
     assert_non_null(off);
     world.cfg = inside.cfg = off;
     inside.link = &off->links[0];
-    assert_int_equal(side_pair(&world, alpha, STR("beta.lab")).verdict, POLICY_OFF);
-    assert_int_equal(side_pair(&inside, STR("beta.lab"), alpha).verdict, POLICY_ALLOW);
+    assert_int_equal(side_pair(&world, alpha, STR("beta.lab"), WAY_EITHER).verdict, POLICY_OFF);
+    assert_int_equal(side_pair(&inside, STR("beta.lab"), alpha, WAY_EITHER).verdict, POLICY_ALLOW);
     gateway_config_unref(off);
 }
 
