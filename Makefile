@@ -15,13 +15,13 @@ JOBS    ?= 2
 
 # Packages that a bare Debian 12 lacks: to build and for `make check`, and for lab and `make test`.
 DEPS_BUILD := gcc make pkg-config libc6-dev libstrophe-dev libexpat1-dev libssl-dev libc-ares-dev \
-              libuv1-dev libidn2-dev libconfig-dev libcmocka-dev uthash-dev python3
+              libuv1-dev libidn2-dev libconfig-dev libyaml-dev libcmocka-dev uthash-dev python3
 DEPS_TEST  := prosody ejabberd jabberd2 lua-unbound dnsmasq-base unbound tshark python3-pytest \
               python3-dnspython openssl ca-certificates procps iproute2 iptables
 DEPS_CONTAINER := podman runc debootstrap
 DEPS_DEV   := clang clang-format clang-tidy cppcheck libclang-rt-14-dev valgrind gcovr haproxy
 
-PKGS := libstrophe expat openssl libcares libuv libidn2 libconfig
+PKGS := libstrophe expat openssl libcares libuv libidn2 libconfig yaml-0.1
 # Targets that install what is missing themselves.
 INSTALLING := deps deps-build deps-dev help clean lint lab lab-up lab-down lab-mode lab-servers test \
               container
@@ -56,7 +56,7 @@ ALL_CFLAGS  = -std=gnu17 $(CFLAGS) $(VARIANT) $(WARN) $(HARDEN) -I. -DSALLYPORT_
               -ffile-prefix-map=$(CURDIR)=. $(shell pkg-config --cflags $(PKGS)) -MMD -MP
 ALL_LDFLAGS = $(LDFLAGS) $(VARIANT) -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 # The pure layers link without libuv and c-ares: that is the proof that they need no sockets.
-PURE_LIBS   = $(shell pkg-config --libs libstrophe expat openssl libidn2 libconfig) -lresolv -lpthread
+PURE_LIBS   = $(shell pkg-config --libs libstrophe expat openssl libidn2 libconfig yaml-0.1) -lresolv -lpthread
 ALL_LIBS    = $(PURE_LIBS) $(shell pkg-config --libs libcares libuv)
 
 ifeq ($(V),1)

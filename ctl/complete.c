@@ -1,5 +1,7 @@
 #include "ctl/complete.h"
 
+#include "ctl/local.h"
+
 /* The literal words of a pattern, "[for DURATION]" -> "for", "on|off" -> "on off". */
 static void put_literals(const char *args, struct buf *out)
 {
@@ -64,10 +66,11 @@ static void put_set(const struct command_set *set, const char *name, struct buf 
 {
     buf_printf(out, "_sallyportctl_%s() {\n    case \"$1\" in\n        '') words=\"", name);
     put_first_words(set, out);
-    buf_puts(out, " help completion\" ;;\n");
+    put_first_words(&local_commands, out);
+    buf_puts(out, " help\" ;;\n");
     put_cases(set, out);
-    buf_puts(out,
-             "        completion) words=\"bash\" ;;\n        *) words=\"\" ;;\n    esac\n}\n\n");
+    put_cases(&local_commands, out);
+    buf_puts(out, "        *) words=\"\" ;;\n    esac\n}\n\n");
 }
 
 /* "config|check": behind these two words files are completed. */
@@ -115,5 +118,6 @@ void complete_bash(const struct command_set *gateway, const struct command_set *
     put_set(router, "router", out);
     buf_puts(out, body);
     put_files(gateway, out);
+    put_files(&local_commands, out);
     buf_puts(out, tail);
 }

@@ -4,33 +4,20 @@
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "config/control.h"
 #include "config/peek.h"
 #include "core/base/mem.h"
 #include "core/control/commands.h"
-#include "ctl/complete.h"
+#include "ctl/client.h"
+#include "ctl/exit.h"
+#include "ctl/local.h"
 #include "ctl/reader.h"
 #include "ctl/table.h"
 
-enum {
-    EXIT_OK = 0,
-    EXIT_REFUSED = 1,
-    EXIT_NOT_RUNNING = 3,
-    EXIT_BAD_USAGE = 64,
-    EXIT_NO_FILE = 66,
-    EXIT_TIMED_OUT = 75,
-    EXIT_NOT_PERMITTED = 77,
-    EXIT_BAD_CONFIG = 78,
-};
-enum { TIMEOUT_S = 10, LINE_MAX_BYTES = 4 << 20, TABLE_MAX = 64 << 20 };
+enum { TIMEOUT_S = 10, TABLE_MAX = 64 << 20 };
 
 struct options {
     const char *config, *socket;
@@ -69,9 +56,11 @@ static void print_help(const struct options *o)
            "  -V, --version        print the version and exit\n",
            name, TIMEOUT_S);
     print_commands(o->commands);
-    puts("\n  completion bash              print completion for bash; needs no daemon\n\n"
-         "Exit codes: 0 done, 1 refused or failed, 3 not running, 64 usage, 75 timed out,\n"
-         "77 no permission, 78 the configuration is not fine.");
+    print_commands(&local_commands);
+    puts(
+        "\n  -c FILE firewall             what the gateway would answer with this configuration\n\n"
+        "Exit codes: 0 done, 1 refused or failed, 3 not running, 64 usage, 75 timed out,\n"
+        "77 no permission, 78 the configuration is not fine.");
 }
 
 static int usage_error(const char *what, const char *value)
@@ -208,10 +197,11 @@ static int find_socket(const struct options *o, char path[PATH_MAX])
     return !ok ? EXIT_NO_FILE : *path == '\0' ? EXIT_NOT_RUNNING : EXIT_OK;
 }
 
-static int connect_failed(const struct options *o, const char *path)
+static int connect_failed(const struct options *o, const char *path, int e)
 {
-    int e = errno;
     bool none = e == ENOENT || e == ECONNREFUSED || e == ENOTDIR;
+    if (e == ENAMETOOLONG)
+        return usage_error("too long for the path of a socket:", path);
     fprintf(stderr, "%s: %s: %s: %s\n", name, o->commands->program,
             none ? "not running" : "cannot connect", path);
     if (!none)
@@ -222,35 +212,7 @@ static int connect_failed(const struct options *o, const char *path)
                                            : EXIT_REFUSED;
 }
 
-static int dial(const struct options *o, const char *path, int *fd)
-{
-    struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    if (!str_copy(sa.sun_path, sizeof sa.sun_path, str_c(path)))
-        return usage_error("too long for the path of a socket:", path);
-    *fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (*fd < 0)
-        return EXIT_REFUSED;
-    if (connect(*fd, (struct sockaddr *)&sa, sizeof sa) == 0)
-        return EXIT_OK;
-    int code = connect_failed(o, path);
-    close(*fd);
-    return code;
-}
-
 /* ---- the reply ------------------------------------------------------------------------------- */
-
-struct peer {
-    int fd;
-    struct buf in;
-    uint64_t deadline; /* ms; 0: none */
-};
-
-static uint64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static int timed_out(void)
 {
@@ -264,33 +226,13 @@ static int lost(void)
     return EXIT_REFUSED;
 }
 
-/* A whole line into *line, borrowed until the next call; EXIT_OK, or the exit code. `ended`: the
- * end of the stream is what ends it, no failure. */
-static int read_line(struct peer *p, struct str *line, bool *ended)
+/* A whole line into *line, borrowed until client_next; EXIT_OK, or the exit code. `ended`: the end
+ * of the stream is what ends it, no failure. */
+static int read_line(struct client *c, struct str *line, bool *ended)
 {
-    char piece[65536];
-    for (;;) {
-        const char *end = p->in.len ? memchr(p->in.p, '\n', p->in.len) : NULL;
-        if (end != NULL) {
-            *line = (struct str){p->in.p, (size_t)(end - p->in.p)};
-            return EXIT_OK;
-        }
-        uint64_t now = now_ms();
-        if (p->deadline != 0 && now >= p->deadline)
-            return timed_out();
-        struct pollfd f = {.fd = p->fd, .events = POLLIN};
-        int ready = poll(&f, 1, p->deadline != 0 ? (int)(p->deadline - now) : -1);
-        ssize_t n = ready > 0 ? recv(p->fd, piece, sizeof piece, 0) : -1;
-        if (ready == 0 || (ready < 0 && errno == EINTR))
-            continue;
-        if (n <= 0) {
-            *ended = true;
-            return EXIT_OK;
-        }
-        buf_put(&p->in, piece, (size_t)n);
-        if (p->in.failed)
-            return lost();
-    }
+    enum client_end end = client_line(c, line);
+    *ended = end == CLIENT_ENDED;
+    return end == CLIENT_LATE ? timed_out() : end == CLIENT_LOST ? lost() : EXIT_OK;
 }
 
 static int show_error(const struct document *d, const struct value *error)
@@ -348,51 +290,36 @@ static int show(const struct options *o, struct str line, size_t *more)
     return code;
 }
 
-static bool send_all(int fd, const struct buf *line)
-{
-    size_t sent = 0;
-    while (sent < line->len) {
-        ssize_t n = send(fd, line->p + sent, line->len - sent, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        sent += (size_t)n;
-    }
-    return true;
-}
-
 static bool follows(char **words, int n)
 {
     return n > 1 && strcmp(words[n - 1], "--follow") == 0;
 }
 
 /* One request and its reply; with `on`, everything that comes after it. */
-static int ask(const struct options *o, struct peer *p, const struct buf *line, bool on,
+static int ask(const struct options *o, struct client *c, const struct buf *line, bool on,
                size_t *more)
 {
     struct str reply;
     bool ended = false;
     int code = EXIT_OK;
-    p->deadline = now_ms() + o->timeout_s * UINT64_C(1000);
-    bool sent = send_all(p->fd, line); /* if not: it may have said why before it closed */
+    c->deadline = client_now() + o->timeout_s * UINT64_C(1000);
+    bool sent = client_send(c, line); /* if not: it may have said why before it closed */
     do {
-        int r = read_line(p, &reply, &ended);
+        int r = read_line(c, &reply, &ended);
         if (r != EXIT_OK)
             return r;
         if (ended)
-            return on && sent && p->deadline == 0 ? code : lost();
+            return on && sent && c->deadline == 0 ? code : lost();
         code = show(o, reply, more);
         fflush(stdout);
-        buf_drop(&p->in, reply.n + 1);
-        p->deadline = 0;
+        client_next(c, reply);
+        c->deadline = 0;
     } while (on && code == EXIT_OK);
     return code;
 }
 
-static int converse(const struct options *o, int fd, char **words, int n)
+static int converse(const struct options *o, struct client *c, char **words, int n)
 {
-    struct peer p = {.fd = fd, .in = BUF_INIT(LINE_MAX_BYTES)};
     size_t more = 0;
     int code;
     do {
@@ -400,31 +327,43 @@ static int converse(const struct options *o, int fd, char **words, int n)
         code = build(o, words, n, more, &line);
         more = 0;
         if (code == EXIT_OK)
-            code = ask(o, &p, &line, follows(words, n), &more);
+            code = ask(o, c, &line, follows(words, n), &more);
         buf_free(&line);
     } while (code == EXIT_OK && more > 0);
-    buf_free(&p.in);
     return code;
 }
 
 /* ---- what needs no daemon -------------------------------------------------------------------- */
 
-static int completion(const char *shell)
+static int firewall(const struct options *o)
 {
-    struct buf out = BUF_INIT(1 << 20);
-    if (strcmp(shell, "bash") != 0)
-        return usage_error("no completion for", shell);
-    complete_bash(&gateway_commands, &router_commands, &out);
-    fwrite(out.p, 1, out.len, stdout);
-    buf_free(&out);
-    return EXIT_OK;
+    struct buf reply = BUF_INIT(TABLE_MAX);
+    size_t more;
+    int code = local_firewall(o->config, &reply);
+    if (code == EXIT_OK)
+        code = show(o, buf_view(&reply), &more);
+    buf_free(&reply);
+    return code;
+}
+
+/* The exit code, or -1: it is for the daemon. */
+static int local(const struct options *o, char **words, int n)
+{
+    if (n == 2 && strcmp(words[0], "completion") == 0)
+        return local_completion(words[1]);
+    if (strcmp(words[0], "import") == 0)
+        return local_import(n > 1 ? words[1] : "", words + 2, n > 1 ? n - 2 : 0);
+    if (n == 1 && strcmp(words[0], "firewall") == 0 && o->config != NULL && !o->router)
+        return firewall(o);
+    return -1;
 }
 
 int main(int argc, char **argv)
 {
     struct options o;
     char path[PATH_MAX];
-    int fd = -1, code = parse(argc, argv, &o);
+    struct client c;
+    int code = parse(argc, argv, &o);
     char **words = argv + optind;
     int n = argc - optind;
     if (code >= 0)
@@ -433,18 +372,19 @@ int main(int argc, char **argv)
         print_help(&o);
         return n == 0 ? EXIT_BAD_USAGE : EXIT_OK;
     }
-    if (n == 2 && strcmp(words[0], "completion") == 0)
-        return completion(words[1]);
+    if ((code = local(&o, words, n)) >= 0)
+        return code;
     struct buf line = BUF_INIT(COMMAND_LINE_MAX * 2);
     code = build(&o, words, n, 0, &line);
     buf_free(&line);
     if (code == EXIT_OK)
         code = find_socket(&o, path);
-    if (code == EXIT_OK)
-        code = dial(&o, path, &fd);
+    int e = code == EXIT_OK ? client_open(&c, path) : 0;
+    if (e != 0)
+        return connect_failed(&o, path, e);
     if (code != EXIT_OK)
         return code;
-    code = converse(&o, fd, words, n);
-    close(fd);
+    code = converse(&o, &c, words, n);
+    client_close(&c);
     return code;
 }

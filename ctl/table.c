@@ -16,7 +16,10 @@ static const struct layout {
      "link role state since protocol transport addr tls ups in out bounced dropped refused "
      "queued sid"},
     {"stanzas", "dir received authored delivered bounced dropped waiting writing balance"},
+    {"refusals", "rule entry count from_outside last local peer"},
+    {"changes", "key old new restart effect"},
     {"events", "time kind subject count text"},
+    {"flows", "dir proto source destination port why"},
 };
 
 /* Members that are spans of time, in seconds. */
@@ -242,6 +245,21 @@ static void put_list(const struct document *d, const struct value *list, struct 
     }
 }
 
+/* What is a text for a file: nothing but its lines. */
+static void put_lines(const struct document *d, const struct value *rows, struct buf *out)
+{
+    for (const struct value *r = document_first(d, rows); r != NULL; r = document_next(d, r)) {
+        const struct value *line = document_get(d, r, "line");
+        for (const char *p = line != NULL ? line->text : ""; *p != '\0'; p++) {
+            unsigned char c = (unsigned char)*p, second = (unsigned char)p[1];
+            bool c1 = c == 0xC2 && second >= 0x80 && second < 0xA0;
+            buf_putc(out, c < 0x20 || c == 0x7f || c1 ? '?' : *p);
+            p += c1;
+        }
+        buf_putc(out, '\n');
+    }
+}
+
 static void put_part(const struct document *d, const struct value *v, bool alone, struct buf *out)
 {
     const struct value *first = document_first(d, v);
@@ -251,7 +269,9 @@ static void put_part(const struct document *d, const struct value *v, bool alone
             put_member(m, "  ", out);
         return;
     }
-    if (first == NULL && !alone)
+    if (strcmp(v->key, "lines") == 0)
+        put_lines(d, v, out);
+    if ((first == NULL && !alone) || strcmp(v->key, "lines") == 0)
         return;
     if (first == NULL) {
         buf_printf(out, "no %s\n", v->key);

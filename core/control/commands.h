@@ -13,8 +13,12 @@
     X(QUEUES, "queues", "", READ, "stanzas that wait, per pair and for the inside")                \
     X(LINKS, "links", "", READ, "the ways to the inside")                                          \
     X(ROUTES, "routes", "", READ, "static routes to remote domains")                               \
+    X(POLICY, "policy", "", READ, "what the rules have refused, one by one, and a list on trial")  \
+    X(POLICY_EXPORT, "policy export", "allow|deny", READ, "a list, one domain a line")             \
+    X(POLICY_PROPOSE, "policy propose", "", READ, "entries for what a list on trial would refuse") \
     X(ALARMS, "alarms", "", READ, "what is wrong now")                                             \
     X(COUNTERS, "counters", "[--balance]", READ, "counters; --balance: what became of stanzas")    \
+    X(FIREWALL, "firewall", "", READ, "every flow that the configuration needs")                   \
     X(DNS, "dns", "", READ, "the resolver, and what it found for the present remote domains")      \
     X(DNS_FLUSH, "dns flush", "", OPERATE, "forget what was looked up")                            \
     X(CERTS, "certs", "", READ, "our certificates, from their files")                              \

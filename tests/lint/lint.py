@@ -46,13 +46,15 @@ LAYERS = [
     (r"gateway/proto/", "gateway/proto", PURE1 | {"gateway/policy", "gateway/proto",
                                                          "xcp:pure"}),
     (r"gateway/route/", "gateway/route", PURE3),
+    (r"gateway/main\.c$", "gateway", DRIVERS | {"ctl"}),  # -t asks the gateway that runs
     (r"gateway/[^/]+$", "gateway", DRIVERS),
 ]
 # A header outside the tree -> the files that may know it.
 LIBRARIES = [
     (r"uv\.h|uv/.*",
      r"core/net/|core/daemon/|dns/(cares|resolver)|gateway/[^/]+\.[ch]$|xcp/router"),
-    (r"expat\.h|expat_external\.h", r"core/xml/(framer|parser|writer)"),
+    (r"expat\.h|expat_external\.h", r"core/xml/(framer|parser|writer)|ctl/import_xml\.c"),
+    (r"yaml\.h", r"ctl/import_yaml\.c"),
     (r"openssl/.*", r"core/tls/|core/base/(digest|env)\.c$"),
     (r"ares.*\.h|arpa/nameser.*|resolv\.h", r"dns/"),
     (r"libconfig\.h", r"config/"),
