@@ -16,8 +16,9 @@ JOBS    ?= 2
 # Packages that a bare Debian 12 lacks: to build and for `make check`, and for lab and `make test`.
 DEPS_BUILD := gcc make pkg-config libc6-dev libstrophe-dev libexpat1-dev libssl-dev libc-ares-dev \
               libuv1-dev libidn2-dev libconfig-dev libyaml-dev libcmocka-dev uthash-dev python3
-DEPS_TEST  := prosody ejabberd jabberd2 lua-unbound dnsmasq-base unbound tshark python3-pytest \
-              python3-dnspython openssl ca-certificates procps iproute2 iptables
+DEPS_TEST  := prosody ejabberd jabberd2 lua-unbound dnsmasq-base unbound nsd ldnsutils tshark \
+              python3-pytest python3-pytest-xdist python3-dnspython openssl ca-certificates procps \
+              iproute2 iptables
 DEPS_CONTAINER := podman runc debootstrap
 DEPS_DEV   := clang clang-format clang-tidy cppcheck libclang-rt-14-dev valgrind gcovr haproxy
 

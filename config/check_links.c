@@ -103,6 +103,14 @@ static void check_auth(struct schema_load *l, const struct cfg_link *k, size_t i
     if (!known && !root)
         schema_error(l, "links", i, "auth",
                      "needs store_file, authlist or ca_file: how we know the inside's certificate");
+    /* With "tls" a root vouches only for a name that joined by password earlier. */
+    bool named = k->peer_name != NULL && k->protocol != PROTOCOL_S2S;
+    if (!known && root && k->auth == LINK_AUTH_TLS && !named)
+        schema_error(
+            l, "links", i, "ca_file",
+            "is not enough with \"tls\": list the certificate in store_file, or its key in "
+            "authlist%s",
+            k->protocol == PROTOCOL_S2S ? "" : ", or use \"tls+password\"");
     if (root && k->auth == LINK_AUTH_TLS_PASSWORD && k->peer_name == NULL)
         schema_warn(l, "links", i, "ca_file",
                     "without peer_name every certificate of this root is accepted");

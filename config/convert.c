@@ -78,7 +78,11 @@ static void take_bool(struct schema_load *l, const struct value_in *in)
         return;
     }
     bool v = config_setting_get_bool(in->setting) == CONFIG_TRUE;
-    if (!convert_limited(l, in, v) && in->e->at != SCHEMA_NOWHERE)
+    if (convert_limited(l, in, v) || in->e->at == SCHEMA_NOWHERE)
+        return;
+    if (in->e->type == SCHEMA_TRISTATE)
+        *VALUE_FIELD(int, in->scope->base, in->e->at) = v;
+    else
         *VALUE_FIELD(bool, in->scope->base, in->e->at) = v;
 }
 
@@ -99,19 +103,44 @@ static void refuse_enum(struct schema_load *l, const struct value_in *in, const 
         report_suggest(b, given, best);
 }
 
-static void take_enum(struct schema_load *l, const struct value_in *in)
+/* NULL after a report. */
+static const struct schema_name *choice(struct schema_load *l, const struct value_in *in)
 {
     const char *given = NULL;
     if (config_setting_type(in->setting) == CONFIG_TYPE_STRING)
         given = config_setting_get_string(in->setting);
-    for (const struct schema_name *n = in->e->names; given && n->name != NULL; n++) {
-        if (strcmp(n->name, given) != 0)
-            continue;
-        if (!convert_limited(l, in, (uint64_t)(n - in->e->names)) && in->e->at != SCHEMA_NOWHERE)
-            *VALUE_FIELD(int, in->scope->base, in->e->at) = n->value;
+    for (const struct schema_name *n = in->e->names; given && n->name != NULL; n++)
+        if (strcmp(n->name, given) == 0)
+            return convert_limited(l, in, (uint64_t)(n - in->e->names)) ? NULL : n;
+    refuse_enum(l, in, given);
+    return NULL;
+}
+
+static void take_enum(struct schema_load *l, const struct value_in *in)
+{
+    const struct schema_name *n = choice(l, in);
+    if (n != NULL && in->e->at != SCHEMA_NOWHERE)
+        *VALUE_FIELD(int, in->scope->base, in->e->at) = n->value;
+}
+
+static void take_set(struct schema_load *l, const struct value_in *in)
+{
+    int type = config_setting_type(in->setting);
+    unsigned given = (unsigned)config_setting_length(in->setting), set = 0;
+    if ((type != CONFIG_TYPE_ARRAY && type != CONFIG_TYPE_LIST) || given == 0) {
+        struct buf *b = convert_error(l, in);
+        buf_puts(b, "must be a list of at least one of");
+        for (const struct schema_name *n = in->e->names; n->name != NULL; n++)
+            buf_printf(b, "%s \"%s\"", n == in->e->names ? "" : ",", n->name);
         return;
     }
-    refuse_enum(l, in, given);
+    for (unsigned i = 0; i < given; i++) {
+        struct value_in one = *in;
+        one.setting = config_setting_get_elem(in->setting, i);
+        const struct schema_name *n = choice(l, &one);
+        set |= n != NULL ? (unsigned)n->value : 0;
+    }
+    *VALUE_FIELD(unsigned, in->scope->base, in->e->at) = set;
 }
 
 static void put_bound(struct buf *b, const struct schema_entry *e, uint64_t v)
@@ -350,7 +379,11 @@ void convert_value(struct schema_load *l, const struct value_in *in)
 {
     switch (in->e->type) {
     case SCHEMA_BOOL:
+    case SCHEMA_TRISTATE:
         take_bool(l, in);
+        break;
+    case SCHEMA_SET:
+        take_set(l, in);
         break;
     case SCHEMA_ENUM:
         take_enum(l, in);

@@ -18,24 +18,34 @@ struct schema_entry;
 enum security_mode { SECURITY_NO_TLS, SECURITY_TLS_OPTIONAL, SECURITY_TLS_REQUIRED };
 enum privacy_mode { PRIVACY_OFF, PRIVACY_ALLOW_LIST, PRIVACY_DENY_LIST };
 enum peer_policy { PEER_UNSET, PEER_ALLOW, PEER_DENY };
+/* How a peer proves its domain; a set of these bits. */
+enum policy_auth { POLICY_AUTH_EXTERNAL = 1, POLICY_AUTH_DIALBACK = 2 };
 
 enum peer_direction { DIRECTION_BOTH, DIRECTION_IN, DIRECTION_OUT };
 
-enum { CONFIG_UNSET = -1, CONFIG_ROUTES_MAX = 8 };
+enum { CONFIG_UNSET = -1, CONFIG_ROUTES_MAX = 8, CONFIG_PINS_MAX = 16 };
 
 struct cfg_domain {
     char *name;
     char *certificate, *key; /* PEM files; both NULL: a self-signed one is made at start */
-    bool subdomains;         /* every name below belongs to the inside too */
+    char *client_certificate, *client_key; /* shown when we dial; both NULL: the above */
+    bool subdomains;                       /* every name below belongs to the inside too */
 };
 
 struct cfg_peer {
     char *pattern;     /* "beta.lab", "*.partner.example", "*" */
     int policy;        /* enum peer_policy */
     int security_mode; /* enum security_mode, or CONFIG_UNSET: the global one */
-    char **route;      /* "192.0.2.7:5269", "[2001:db8::1]:5269", "host.example:5269", in the order
-                          to try; none: SRV */
+    unsigned auth;     /* bits of enum policy_auth; 0: the global ones */
+    char **pins;       /* SHA-256 of public keys, "0F:A2:…"; none: the peer is not pinned */
+    size_t npins;
+    char *ca_file;   /* the only authorities for this peer; NULL: those of tls.ca_file */
+    int minimum_tls; /* as tls.minimum, which it may raise; CONFIG_UNSET: that one */
+    int bidi;        /* 0, 1, or CONFIG_UNSET: the global one */
+    char **route;    /* "192.0.2.7:5269", "[2001:db8::1]:5269", "host.example:5269", in the order
+                        to try; none: SRV */
     size_t nroute;
+    bool direct_tls; /* of the route, all of it: TLS from the first byte (XEP-0368) */
     /* Whom `policy`, or the consent that a route implies, is about. */
     char **local; /* local domains; none: all */
     size_t nlocal;
@@ -95,7 +105,9 @@ struct gateway_config {
     int security_mode;   /* enum security_mode */
     int privacy_mode;    /* enum privacy_mode */
     bool privacy_shadow; /* what an allow list would refuse is told and let through */
+    unsigned auth;       /* bits of enum policy_auth, at least one */
     bool use_static_routes;
+    bool bidi;                    /* XEP-0288 */
     char *allow_file, *deny_file; /* NULL: none */
     struct domain_list *allow, *deny;
 
@@ -117,11 +129,14 @@ struct gateway_config {
     struct {
         char **s2s; /* "address:port" */
         size_t ns2s;
+        char **direct_tls; /* the same; TLS from the first byte */
+        size_t ndirect_tls;
     } listen;
     struct {
         char **servers; /* "address:port"; none: the system's */
         size_t nservers;
         uint64_t timeout;
+        bool trust_ad; /* they check DNSSEC, and are believed; all of them are near */
     } dns;
     struct {
         char **source; /* literal addresses, at most one per family */
@@ -147,7 +162,9 @@ struct gateway_config {
     } limits;
     struct {
         char *ca_file;
-        int minimum; /* 0x0303 or 0x0304, as OpenSSL counts */
+        char *crl_file;
+        int minimum;    /* 0x0303 or 0x0304, as OpenSSL counts */
+        uint64_t watch; /* own certificates are looked at so often; 0: only at a reload */
     } tls;
     struct {
         int level;  /* enum log_level */
@@ -191,6 +208,10 @@ bool gateway_config_walk(const struct gateway_config *c, struct str remote,
  * "*.suffix", then "*". `has` says whether an entry sets what is asked for; NULL: none does. */
 const struct cfg_peer *gateway_config_peer(const struct gateway_config *c, struct str remote,
                                            bool (*has)(const struct cfg_peer *));
+/* The same for what the entry `p` stands for: itself, or else the nearest pattern above it. */
+const struct cfg_peer *gateway_config_inherited(const struct gateway_config *c,
+                                                const struct cfg_peer *p,
+                                                bool (*has)(const struct cfg_peer *));
 /* The local domain that owns a name: exact, or below one with subdomains; NULL: not ours. */
 const struct cfg_domain *gateway_config_domain(const struct gateway_config *c, struct str name);
 

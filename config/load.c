@@ -99,7 +99,9 @@ static void set_unset(const struct scope *sc)
 {
     for (size_t i = 0; i < sc->schema->n; i++) {
         const struct schema_entry *e = &sc->schema->entries[i];
-        if (e->type == SCHEMA_ENUM && e->at != SCHEMA_NOWHERE && e->standard == NULL)
+        if (e->type == SCHEMA_TRISTATE)
+            *VALUE_FIELD(int, sc->base, e->at) = -1;
+        else if (e->type == SCHEMA_ENUM && e->at != SCHEMA_NOWHERE && e->standard == NULL)
             *VALUE_FIELD(int, sc->base, e->at) = e->unset;
     }
 }

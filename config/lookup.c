@@ -69,19 +69,32 @@ bool gateway_config_due(const struct gateway_config *c, int64_t *due)
 }
 
 /* The index holds "*.suffix" as ".suffix" and "*" as "". */
-const struct cfg_peer *gateway_config_peer(const struct gateway_config *c, struct str remote,
-                                           bool (*has)(const struct cfg_peer *))
+static const struct cfg_peer *upwards(const struct gateway_config *c, struct str from,
+                                      bool (*has)(const struct cfg_peer *))
 {
     size_t pos;
-    if (remote.n == 0 || *remote.p == '.' || *remote.p == '*')
-        return NULL; /* no name at all, and what the index calls a pattern */
-    for (struct str name = remote;; name = parent(name)) {
+    for (struct str name = from;; name = parent(name)) {
         if (find_peer(c, name, &pos) && !c->peers[pos].expired &&
             (has == NULL || has(&c->peers[pos])))
             return &c->peers[pos];
         if (name.n == 0)
             return NULL;
     }
+}
+
+const struct cfg_peer *gateway_config_peer(const struct gateway_config *c, struct str remote,
+                                           bool (*has)(const struct cfg_peer *))
+{
+    if (remote.n == 0 || *remote.p == '.' || *remote.p == '*')
+        return NULL; /* no name at all, and what the index calls a pattern */
+    return upwards(c, remote, has);
+}
+
+const struct cfg_peer *gateway_config_inherited(const struct gateway_config *c,
+                                                const struct cfg_peer *p,
+                                                bool (*has)(const struct cfg_peer *))
+{
+    return upwards(c, str_c(p->pattern + (*p->pattern == '*')), has);
 }
 
 const struct cfg_domain *gateway_config_domain(const struct gateway_config *c, struct str name)

@@ -19,7 +19,9 @@
 
 enum schema_type {
     SCHEMA_BOOL,     /* bool */
+    SCHEMA_TRISTATE, /* int: 0, 1, or -1 when absent; written as a SCHEMA_BOOL */
     SCHEMA_ENUM,     /* int, from `names` */
+    SCHEMA_SET,      /* unsigned, bits from `names`; a list of at least one; 0 when absent */
     SCHEMA_INT,      /* uint64_t */
     SCHEMA_DURATION, /* uint64_t, milliseconds; written "30s", "5m", "1h", "500ms" */
     SCHEMA_SIZE,     /* uint64_t, bytes; written "64K", "10M", "4096" */
@@ -44,6 +46,7 @@ enum schema_check {
     CHECK_ENDPOINT, /* literal address and port */
     CHECK_ROUTE,    /* endpoint, or host and port */
     CHECK_KEY_HASH, /* SHA-256 or SHA-1 in hex, colons allowed */
+    CHECK_PIN,      /* SHA-256 in hex; "0F:A2:…" is stored */
     CHECK_PATH,     /* need not exist yet; relative to the main file's folder */
     CHECK_FILE,     /* readable regular file; relative to the main file's folder */
 };
@@ -108,6 +111,10 @@ extern const struct schema gateway_schema, router_schema;
 #define SCHEMA_NUMBER(S, kind, field, lo, hi)                                                      \
     .path = #field, .type = (kind), .at = SCHEMA_AT(S, uint64_t, field), .min = (lo), .max = (hi)
 #define SCHEMA_SWITCH(S, field) .path = #field, .type = SCHEMA_BOOL, .at = SCHEMA_AT(S, bool, field)
+#define SCHEMA_MAYBE(S, field)                                                                     \
+    .path = #field, .type = SCHEMA_TRISTATE, .at = SCHEMA_AT(S, int, field)
+#define SCHEMA_BITS(S, field, list)                                                                \
+    .path = #field, .type = SCHEMA_SET, .at = SCHEMA_AT(S, unsigned, field), .names = (list)
 #define SCHEMA_CHOICE(S, field, list)                                                              \
     .path = #field, .type = SCHEMA_ENUM, .at = SCHEMA_AT(S, int, field), .names = (list)
 #define SCHEMA_TEXT(S, field, kind)                                                                \

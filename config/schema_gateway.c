@@ -32,6 +32,8 @@ static const struct schema_name policies[] = {
     {"allow", PEER_ALLOW}, {"deny", PEER_DENY}, {NULL, 0}};
 static const struct schema_name directions[] = {
     {"both", DIRECTION_BOTH}, {"in", DIRECTION_IN}, {"out", DIRECTION_OUT}, {NULL, 0}};
+static const struct schema_name proofs[] = {
+    {"external", POLICY_AUTH_EXTERNAL}, {"dialback", POLICY_AUTH_DIALBACK}, {NULL, 0}};
 static const struct schema_name tls_versions[] = {{"1.2", TLS_1_2}, {"1.3", TLS_1_3}, {NULL, 0}};
 static const struct schema_name control_modes[] = CONTROL_MODES;
 static const struct schema_name log_levels[] = {
@@ -52,10 +54,6 @@ static const struct schema_name auths[] = {{"password", LINK_AUTH_PASSWORD},
                                            {"tls+password", LINK_AUTH_TLS_PASSWORD},
                                            {NULL, 0}};
 
-#define NOT_YET(keypath, kind, list, def)                                                          \
-    .path = (keypath), .type = (kind), .at = SCHEMA_NOWHERE, .flags = SCHEMA_LIMITED,              \
-    .names = (list), .standard = (def)
-
 static const struct schema_entry domain_entries[] = {
     {.path = "name",
      .type = SCHEMA_STRING,
@@ -66,6 +64,10 @@ static const struct schema_entry domain_entries[] = {
     {SCHEMA_TEXT(struct cfg_domain, certificate, CHECK_FILE),
      .help = "PEM file, own certificate first; without it a self-signed one is made at start"},
     {SCHEMA_TEXT(struct cfg_domain, key, CHECK_FILE), .help = "PEM file with its private key"},
+    {SCHEMA_TEXT(struct cfg_domain, client_certificate, CHECK_FILE),
+     .help = "PEM file, shown instead of certificate when the gateway dials"},
+    {SCHEMA_TEXT(struct cfg_domain, client_key, CHECK_FILE),
+     .help = "PEM file with the private key of client_certificate"},
     {SCHEMA_SWITCH(struct cfg_domain, subdomains), .standard = "false",
      .help = "every name below belongs to the inside too"},
 };
@@ -85,9 +87,19 @@ static const struct schema_entry peer_entries[] = {
      .help = "the privacy mode goes by it"},
     {SCHEMA_CHOICE(struct cfg_peer, security_mode, security_modes), .unset = CONFIG_UNSET,
      .help = "instead of the global one"},
+    {SCHEMA_BITS(struct cfg_peer, auth, proofs), .help = "instead of the global one"},
+    {SCHEMA_TEXTS(struct cfg_peer, pins, npins, CHECK_PIN, CONFIG_PINS_MAX),
+     .help = "SHA-256 hashes of public keys; its certificate must be valid and have one of them"},
+    {SCHEMA_TEXT(struct cfg_peer, ca_file, CHECK_FILE),
+     .help = "PEM, the only authorities for this peer; instead of tls.ca_file"},
+    {SCHEMA_CHOICE(struct cfg_peer, minimum_tls, tls_versions), .unset = CONFIG_UNSET,
+     .help = "lowest TLS version, not below tls.minimum"},
+    {SCHEMA_MAYBE(struct cfg_peer, bidi), .help = "instead of the global one"},
     {SCHEMA_TEXTS(struct cfg_peer, route, nroute, CHECK_ROUTE, CONFIG_ROUTES_MAX),
      .flags = SCHEMA_OR_ONE,
      .help = "address or host with a port, instead of SRV records; of a list, the first reachable"},
+    {SCHEMA_SWITCH(struct cfg_peer, direct_tls), .standard = "false",
+     .help = "of route: TLS from the first byte (XEP-0368)"},
     {SCHEMA_TEXTS(struct cfg_peer, local, nlocal, CHECK_DOMAIN, 1000), .flags = SCHEMA_OR_ONE,
      .help = "local domains that the policy is about; none given: all"},
     {SCHEMA_CHOICE(struct cfg_peer, direction, directions), .unset = CONFIG_UNSET,
@@ -202,6 +214,8 @@ static const struct schema_entry entries[] = {
      .check = CHECK_FILE,
      .example = "\"/etc/sallyport/deny.txt\"",
      .help = "The same with policy \"deny\"."},
+    {SCHEMA_BITS(CONF, auth, proofs), .standard = "[\"external\", \"dialback\"]",
+     .help = "How a peer may prove its domain: by its certificate, by dialback, or either."},
     {SCHEMA_SWITCH(CONF, use_static_routes), .standard = "true",
      .help = "Use the routes given in peers."},
     {.path = "domains",
@@ -233,8 +247,10 @@ static const struct schema_entry entries[] = {
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, dialback.timeout, 1 * SECOND, 5 * MINUTE),
      .standard = "\"20s\"",
      .help = "For one verification, from looking up the authority to its answer."},
-    {NOT_YET("bidi", SCHEMA_BOOL, NULL, "false"),
-     .help = "Bidirectional streams (XEP-0288); not available in this version."},
+    {SCHEMA_SWITCH(CONF, bidi), .standard = "false",
+     .help =
+         "One connection for both directions (XEP-0288), behind TLS, with servers that know it.\n"
+         "A server that breaks its rules does without for 10 minutes."},
     {.path = "peers",
      .type = SCHEMA_GROUPS,
      SCHEMA_LIST(CONF, struct cfg_peer, peers, npeers),
@@ -247,13 +263,15 @@ static const struct schema_entry entries[] = {
                 "  { domain = \"guest.example\"; policy = \"allow\"; local = \"alpha.lab\"; "
                 "direction = \"in\";\n"
                 "    until = \"2099-12-31\"; comment = \"until the fair is over\"; },\n"
-                "  { domain = \"gamma.lab\"; route = \"192.0.2.7:5269\"; }\n)",
+                "  { domain = \"gamma.lab\"; route = \"192.0.2.7:5269\"; auth = [\"external\"]; "
+                "}\n)",
      .help = "Remote domains. The exact name decides before the longest pattern before \"*\", key\n"
              "by key."},
     {SCHEMA_TEXTS(CONF, listen.s2s, listen.ns2s, CHECK_ENDPOINT, 64), .flags = SCHEMA_RESTART,
      .standard = "[\"0.0.0.0:5269\", \"[::]:5269\"]", .help = "Where other domains reach us."},
-    {NOT_YET("listen.direct_tls", SCHEMA_STRINGS, NULL, "[]"),
-     .help = "Direct TLS (XEP-0368); not available in this version."},
+    {SCHEMA_TEXTS(CONF, listen.direct_tls, listen.ndirect_tls, CHECK_ENDPOINT, 64),
+     .flags = SCHEMA_RESTART, .standard = "[]", .example = "[\"0.0.0.0:5270\", \"[::]:5270\"]",
+     .help = "The same with TLS from the first byte (XEP-0368); _xmpps-server records name them."},
     {.path = "links",
      .type = SCHEMA_GROUPS,
      SCHEMA_LIST(CONF, struct cfg_link, links, nlinks),
@@ -270,6 +288,10 @@ static const struct schema_entry entries[] = {
      .example = "[\"10.0.0.53:53\"]", .help = "Resolvers; none: those of the system."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, dns.timeout, 1 * SECOND, 1 * MINUTE),
      .standard = "\"10s\"", .help = "For all look-ups of one domain."},
+    {SCHEMA_SWITCH(CONF, dns.trust_ad), .standard = "false",
+     .help = "The servers check DNSSEC and are believed (RFC 7673): TLSA records then prove a\n"
+             "peer (DANE), and its certificate may name the target of its SRV record. All of\n"
+             "them must have loopback or private addresses."},
     {SCHEMA_TEXTS(CONF, outbound.source, outbound.nsource, CHECK_IP, 2), .standard = "[]",
      .example = "[\"192.0.2.10\"]", .help = "Own addresses to dial from, at most one per family."},
     {.path = "outbound.deny_networks",
@@ -330,8 +352,16 @@ static const struct schema_entry entries[] = {
      .help = "Pairs of domains on one stream."},
     {SCHEMA_TEXT(CONF, tls.ca_file, CHECK_FILE), .standard = "\"\"",
      .help = "PEM file with the authorities to trust; \"\": the system's."},
+    {SCHEMA_TEXT(CONF, tls.crl_file, CHECK_FILE), .standard = "\"\"",
+     .help =
+         "PEM file with revocation lists. An authority without one revokes nothing; a list that\n"
+         "is out of date still counts. Read at start and at each reload."},
     {SCHEMA_CHOICE(CONF, tls.minimum, tls_versions), .standard = "\"1.2\"",
      .help = "Lowest TLS version."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, tls.watch, 0, 1 * HOUR), .standard = "\"1m\"",
+     .help =
+         "How often the files of own certificates are looked at, from \"1s\"; \"0s\": only at a\n"
+         "reload. A renewed one is used for new streams unless it is worse than the old one."},
     {SCHEMA_CHOICE(CONF, log.level, log_levels), .standard = "\"info\"",
      .help = "Lowest level shown."},
     {SCHEMA_CHOICE(CONF, log.format, log_formats), .standard = "\"logfmt\"",

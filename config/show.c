@@ -63,7 +63,7 @@ static bool is_text(const struct schema_entry *e)
 /* What a line's end can tell: choices or bounds, and the default when the line shows another. */
 static void put_remark(struct buf *out, const struct schema_entry *e)
 {
-    if (e->type == SCHEMA_ENUM) {
+    if (e->type == SCHEMA_ENUM || e->type == SCHEMA_SET) {
         buf_puts(out, "  # ");
         put_choices(out, e);
     } else if (has_range(e)) {
@@ -82,8 +82,8 @@ static void put_sub_table(struct buf *out, const struct schema *sub)
         const struct schema_entry *e = &sub->entries[i];
         buf_printf(out, "#   %-14s ", e->path);
         put_wrapped(out, "#                  ", e->help, 0);
-        if (e->type == SCHEMA_ENUM) {
-            buf_puts(out, " (");
+        if (e->type == SCHEMA_ENUM || e->type == SCHEMA_SET) {
+            buf_puts(out, e->type == SCHEMA_SET ? " (list of " : " (");
             put_choices(out, e);
             buf_putc(out, ')');
         }

@@ -62,7 +62,9 @@ static void free_entry(const struct schema_entry *e, void *base)
         return;
     switch (e->type) {
     case SCHEMA_BOOL:
+    case SCHEMA_TRISTATE:
     case SCHEMA_ENUM:
+    case SCHEMA_SET:
     case SCHEMA_INT:
     case SCHEMA_DURATION:
     case SCHEMA_SIZE:

@@ -213,6 +213,20 @@ static const char *check_path(const char *file, const char *text, struct buf *ou
     return NULL;
 }
 
+static const char *check_pin(struct str s, struct buf *out)
+{
+    struct key_hash h;
+    char text[KEY_HASH_TEXT_MAX];
+    const char *why = NULL;
+    if (!key_hash_parse(s, &h, &why))
+        return why;
+    if (h.n != KEY_HASH_SHA256)
+        return "must be a SHA-256 hash, 64 hex digits";
+    key_hash_text(text, h.bytes, h.n);
+    buf_puts(out, text);
+    return NULL;
+}
+
 static const char *check_key_hash(struct str s, struct buf *out)
 {
     struct key_hash h;
@@ -249,6 +263,8 @@ const char *value_check(enum schema_check check, const char *file, const char *t
         return check_path(file, text, out);
     case CHECK_KEY_HASH:
         return check_key_hash(s, out);
+    case CHECK_PIN:
+        return check_pin(s, out);
     case CHECK_ANY:
         break;
     }
@@ -361,6 +377,20 @@ static void put_number(struct buf *out, const struct schema_entry *e, uint64_t v
         buf_putc(out, '"');
 }
 
+static void put_set(struct buf *out, const struct schema_entry *e, unsigned set)
+{
+    bool more = false;
+    buf_putc(out, '[');
+    for (const struct schema_name *n = e->names; n->name != NULL; n++) {
+        if (!(set & (unsigned)n->value))
+            continue;
+        buf_puts(out, more ? ", " : "");
+        value_put_text(out, n->name, VALUE_SYNTAX);
+        more = true;
+    }
+    buf_putc(out, ']');
+}
+
 static void put_list(struct buf *out, const struct schema_entry *e, const void *base)
 {
     size_t n = *VALUE_CONST(size_t, base, e->count_at);
@@ -401,10 +431,21 @@ void value_put(struct buf *out, const struct schema_entry *e, const void *base,
                enum value_style style)
 {
     const char *text = NULL;
+    int value;
     switch (e->type) {
     case SCHEMA_BOOL:
         text = *VALUE_CONST(bool, base, e->at) ? "true" : "false";
         buf_puts(out, text);
+        return;
+    case SCHEMA_TRISTATE:
+        value = *VALUE_CONST(int, base, e->at);
+        buf_puts(out, value < 0 ? "(unset)" : value > 0 ? "true" : "false");
+        return;
+    case SCHEMA_SET:
+        if (style == VALUE_BARE && !value_is_set(e, base))
+            buf_puts(out, "(unset)");
+        else
+            put_set(out, e, *VALUE_CONST(unsigned, base, e->at));
         return;
     case SCHEMA_INT:
     case SCHEMA_DURATION:
@@ -447,6 +488,10 @@ bool value_is_set(const struct schema_entry *e, const void *base)
         return *VALUE_CONST(char *, base, e->at) != NULL;
     if (e->type == SCHEMA_UNTIL)
         return *VALUE_CONST(int64_t, base, e->at) != 0;
+    if (e->type == SCHEMA_TRISTATE)
+        return *VALUE_CONST(int, base, e->at) >= 0;
+    if (e->type == SCHEMA_SET)
+        return *VALUE_CONST(unsigned, base, e->at) != 0;
     if (e->type == SCHEMA_SIZE && e->standard == NULL) /* 0 is in no range of these */
         return *VALUE_CONST(uint64_t, base, e->at) != 0;
     return e->type != SCHEMA_ENUM || value_name(e, *VALUE_CONST(int, base, e->at)) != NULL;
@@ -494,8 +539,11 @@ bool value_equal(const struct schema_entry *e, const void *a, const void *b)
     switch (e->type) {
     case SCHEMA_BOOL:
         return *VALUE_CONST(bool, a, e->at) == *VALUE_CONST(bool, b, e->at);
+    case SCHEMA_TRISTATE:
     case SCHEMA_ENUM:
         return *VALUE_CONST(int, a, e->at) == *VALUE_CONST(int, b, e->at);
+    case SCHEMA_SET:
+        return *VALUE_CONST(unsigned, a, e->at) == *VALUE_CONST(unsigned, b, e->at);
     case SCHEMA_INT:
     case SCHEMA_DURATION:
     case SCHEMA_SIZE:

@@ -16,7 +16,7 @@
 
 #include <arpa/nameser.h>
 
-enum { HEADER_LEN = 12, SRV_FIXED = 6, SRV_MIN = 7, SOA_FIXED = 20 };
+enum { HEADER_LEN = 12, SRV_FIXED = 6, SRV_MIN = 7, SOA_FIXED = 20, TLSA_FIXED = 3 };
 
 struct rr {
     char owner[DOMAIN_MAX + 1];
@@ -24,6 +24,8 @@ struct rr {
     uint32_t ttl;
     struct ip ip;
     struct dns_srv srv; /* CNAME: only target */
+    const u_char *data; /* TLSA: inside the message */
+    size_t ndata;
 };
 
 struct rr_set {
@@ -33,8 +35,8 @@ struct rr_set {
 
 static bool label_byte(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '-' || c == '_';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_';
 }
 
 bool dns_name_ok(struct str s)
@@ -129,6 +131,10 @@ static bool read_data(const ns_msg *m, const ns_rr *r, enum dns_rr type, struct 
             return false;
         out->ip = address(p, n);
         return true;
+    case DNS_RR_TLSA:
+        out->data = p;
+        out->ndata = n;
+        return n > TLSA_FIXED && n <= TLSA_FIXED + TLSA_DATA_MAX;
     case DNS_RR_SOA:
         break;
     }
@@ -194,6 +200,18 @@ static const char *follow(const struct rr_set *set, const char *name, uint32_t *
     }
 }
 
+static void take_tlsa(const struct rr *r, struct dns_answer *out)
+{
+    if (out->n == TLSA_RECORDS_MAX)
+        return;
+    struct tlsa *t = &out->u.tlsa[out->n++];
+    t->usage = r->data[0];
+    t->selector = r->data[1];
+    t->matching = r->data[2];
+    t->n = (uint16_t)(r->ndata - TLSA_FIXED);
+    memcpy(t->data, r->data + TLSA_FIXED, t->n);
+}
+
 static void take(const struct rr *r, enum dns_rr type, struct dns_answer *out)
 {
     if (!r->usable) {
@@ -204,6 +222,8 @@ static void take(const struct rr *r, enum dns_rr type, struct dns_answer *out)
         out->ttl = r->ttl;
     if (type == DNS_RR_SRV)
         out->u.srv[out->n++] = r->srv;
+    else if (type == DNS_RR_TLSA)
+        take_tlsa(r, out);
     else
         out->u.ip[out->n++] = r->ip;
 }
@@ -284,8 +304,7 @@ static enum dns_answer_kind read_records(ns_msg *m, const char *name, enum dns_r
     return out->rcode == ns_r_nxdomain ? DNS_ANSWER_NXDOMAIN : DNS_ANSWER_NODATA;
 }
 
-void dns_answer_read(struct str message, struct str name, enum dns_rr type,
-                     struct dns_answer *out)
+void dns_answer_read(struct str message, struct str name, enum dns_rr type, struct dns_answer *out)
 {
     ns_msg m;
     char asked[DOMAIN_MAX + 1];
@@ -298,6 +317,7 @@ void dns_answer_read(struct str message, struct str name, enum dns_rr type,
     if (!(h[2] & 0x80)) /* a query, not a response */
         return;
     out->truncated = (h[2] & 0x02) != 0;
+    out->authentic = (h[3] & 0x20) != 0;
     out->rcode = h[3] & 0x0f;
     if (out->rcode != ns_r_noerror && out->rcode != ns_r_nxdomain)
         out->kind = DNS_ANSWER_REFUSED;

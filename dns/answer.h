@@ -1,13 +1,20 @@
 /* A DNS message as untrusted bytes -> the records that answer one question.
  *
- * RFC 1035 4 (message), 2181 8 (TTL), 2308 (negative answers), 2782 (SRV), 3596 (AAAA). Pure: no
- * sockets, no allocation, bounded work. */
+ * RFC 1035 4 (message), 2181 8 (TTL), 2308 (negative answers), 2782 (SRV), 3596 (AAAA), 6698 2.1
+ * (TLSA). Pure: no sockets, no allocation, bounded work. */
 #ifndef DNS_ANSWER_H
 #define DNS_ANSWER_H
 
 #include "dns/result.h"
 
-enum dns_rr { DNS_RR_A = 1, DNS_RR_CNAME = 5, DNS_RR_SOA = 6, DNS_RR_AAAA = 28, DNS_RR_SRV = 33 };
+enum dns_rr {
+    DNS_RR_A = 1,
+    DNS_RR_CNAME = 5,
+    DNS_RR_SOA = 6,
+    DNS_RR_AAAA = 28,
+    DNS_RR_SRV = 33,
+    DNS_RR_TLSA = 52,
+};
 
 enum {
     DNS_RECORDS_MAX = 64, /* looked at per section; what lies behind is ignored */
@@ -30,6 +37,8 @@ enum dns_answer_kind {
 
 struct dns_srv {
     uint16_t priority, weight, port;
+    bool direct_tls;             /* of the _xmpps-server set (XEP-0368); for who asked to say */
+    bool authentic;              /* the set was; the same */
     char target[DOMAIN_MAX + 1]; /* lower case; "": the root, service not available (RFC 2782) */
 };
 
@@ -37,19 +46,20 @@ struct dns_answer {
     enum dns_answer_kind kind;
     unsigned rcode;
     bool truncated;
-    bool has_ttl; /* NODATA, NXDOMAIN: whether a SOA gave the ttl */
-    uint32_t ttl; /* seconds: the smallest on the way, or that of the negative answer */
-    size_t rejected; /* records of the name asked that were malformed */
+    bool authentic;  /* the server says that DNSSEC vouches for all of it (AD, RFC 4035 3.2.3) */
+    bool has_ttl;    /* NODATA, NXDOMAIN: whether a SOA gave the ttl */
+    uint32_t ttl;    /* seconds: the smallest on the way, or that of the negative answer */
+    size_t rejected; /* records of the name asked that were malformed, or TLSA of too many bytes */
     size_t n;
     union {
         struct ip ip[DNS_RECORDS_MAX];       /* A, AAAA */
         struct dns_srv srv[DNS_RECORDS_MAX]; /* SRV */
+        struct tlsa tlsa[TLSA_RECORDS_MAX];  /* TLSA; further ones are left out */
     } u;
 };
 
-/* `name` is lower-case as asked, `type` one of A, AAAA, SRV. */
-void dns_answer_read(struct str message, struct str name, enum dns_rr type,
-                     struct dns_answer *out);
+/* `name` is lower-case as asked, `type` one of A, AAAA, SRV, TLSA. */
+void dns_answer_read(struct str message, struct str name, enum dns_rr type, struct dns_answer *out);
 
 /* Letters, digits, hyphen and underscore in labels of 1 to 63 bytes, 253 bytes in all. */
 bool dns_name_ok(struct str s);

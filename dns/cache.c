@@ -37,7 +37,7 @@ static bool make_key(struct key *k, enum dns_kind kind, struct str name)
 {
     if (name.n == 0 || name.n > DOMAIN_MAX)
         return false;
-    k->text[0] = kind == DNS_KIND_SERVICES ? 's' : 'a';
+    k->text[0] = (char)('a' + kind);
     memcpy(k->text + 1, name.p, name.n);
     k->n = name.n + 1;
     return true;

@@ -12,7 +12,17 @@
 #include "core/base/list.h"
 #include "core/xml/jid.h"
 
-enum dns_kind { DNS_KIND_SERVICES, DNS_KIND_ADDRESSES };
+enum dns_kind {
+    DNS_KIND_SERVICES,       /* both services: with STARTTLS and with direct TLS */
+    DNS_KIND_SERVICES_PLAIN, /* _xmpp-server alone: for who may not use TLS */
+    DNS_KIND_ADDRESSES,
+    DNS_KIND_TLSA, /* of "_5269._tcp.host" */
+};
+
+static inline bool dns_kind_services(enum dns_kind k)
+{
+    return k == DNS_KIND_SERVICES || k == DNS_KIND_SERVICES_PLAIN;
+}
 
 enum { DNS_CACHE_ENTRIES = 4096, DNS_QUESTIONS_MAX = 512, DNS_WAITERS_MAX = 1024 /* a question */ };
 

@@ -14,12 +14,11 @@
 
 #include "core/base/mem.h"
 
-enum { TRIES = 3, EDNS_SIZE = 1232 };
+enum { TRIES = 3, EDNS_SIZE = 1232, CLASS_IN = 1, FLAGS_AT = 3, FLAG_AD = 0x20 };
 
 struct cares {
     struct loop *loop;
     ares_channel channel;
-    enum dns_rr type;
     cares_reply *reply; /* NULL: has been called, or is not wanted any more */
     void *arg;
     struct timer due;
@@ -40,7 +39,7 @@ static void report(struct cares *c, enum dns_reply reply, struct str message)
     cares_reply *f = c->reply;
     c->reply = NULL;
     if (f != NULL)
-        f(c->arg, c->type, reply, message);
+        f(c->arg, reply, message);
 }
 
 /* What every call into c-ares is followed by. */
@@ -93,7 +92,7 @@ static void sock_close(struct sock *s)
 
 static struct sock *sock_find(struct cares *c, ares_socket_t fd)
 {
-    LIST_FOREACH(&c->socks, n, next) {
+    LIST_FOREACH (&c->socks, n, next) {
         struct sock *s = CONTAINER_OF(n, struct sock, node);
         if (s->fd == fd)
             return s;
@@ -193,10 +192,31 @@ static bool open_channel(struct cares *c, const struct cares_options *opt, bool 
 bool cares_check(const char *servers)
 {
     struct cares c = {.due.fire = on_due};
-    struct cares_options opt = {servers, 1000};
+    struct cares_options opt = {.servers = servers, .try_ms = 1000};
     if (!open_channel(&c, &opt, false))
         return false;
     ares_destroy(c.channel);
+    return true;
+}
+
+/* As ares_query does it, but for the AD bit, which c-ares never sets. False: there will be no
+ * answer. */
+static bool put_question(struct cares *c, const char *name, enum dns_rr type, bool ad)
+{
+    const struct env *env = c->loop->env;
+    unsigned char id[2], *query;
+    unsigned short number;
+    int n;
+    if (!env->random(env->ctx, id, sizeof id))
+        return false;
+    memcpy(&number, id, sizeof number);
+    if (ares_create_query(name, CLASS_IN, (int)type, number, 1, &query, &n, EDNS_SIZE) !=
+        ARES_SUCCESS)
+        return false;
+    if (ad)
+        query[FLAGS_AT] |= FLAG_AD;
+    ares_send(c->channel, query, n, on_answer, c);
+    ares_free_string(query);
     return true;
 }
 
@@ -207,7 +227,6 @@ struct cares *cares_ask(struct loop *loop, const struct cares_options *opt, cons
     if (c == NULL)
         return NULL;
     c->loop = loop;
-    c->type = type;
     c->reply = reply;
     c->arg = arg;
     c->due.fire = on_due;
@@ -215,8 +234,10 @@ struct cares *cares_ask(struct loop *loop, const struct cares_options *opt, cons
         mem_free(c);
         return NULL;
     }
-    ares_query(c->channel, name, 1 /* class IN */, (int)type, on_answer, c);
-    settle(c);
+    if (put_question(c, name, type, opt->ask_ad))
+        settle(c);
+    else
+        report(c, DNS_REPLY_UNUSABLE, STR_NONE);
     return c;
 }
 

@@ -2,7 +2,7 @@
  *
  * A channel per question costs some 55 microseconds and keeps a failure where it is: in c-ares 1.18
  * one refused TCP connection fails every other question of the channel. Only a narrow part of it is
- * used (ares_query and what carries it), neither its parsers nor ares_getaddrinfo. */
+ * used (ares_send and what carries it), neither its parsers nor ares_getaddrinfo. */
 #ifndef DNS_CARES_H
 #define DNS_CARES_H
 
@@ -14,11 +14,12 @@ struct cares;
 struct cares_options {
     const char *servers; /* "192.0.2.1:53,[2001:db8::1]:53"; NULL: the system's */
     uint64_t try_ms;     /* patience of the first of three tries; it doubles */
+    bool ask_ad;         /* asks for what the server knows of DNSSEC (RFC 6840 5.7) */
 };
 
 /* Exactly once, possibly before cares_ask returns and possibly from inside c-ares: it may take
  * notes and post a task, and must not call cares_ask or cares_close. `message` is borrowed. */
-typedef void cares_reply(void *arg, enum dns_rr type, enum dns_reply reply, struct str message);
+typedef void cares_reply(void *arg, enum dns_reply reply, struct str message);
 
 /* True: c-ares accepts the list. */
 bool cares_check(const char *servers);

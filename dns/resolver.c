@@ -22,6 +22,7 @@ struct resolver {
     struct buf servers; /* as c-ares wants them; empty: the system's */
     struct cares_options options;
     uint64_t timeout_ms;
+    bool trust_ad;
     struct list queries, jobs;
     unsigned holds; /* deliveries on the stack */
     bool closed;
@@ -39,6 +40,7 @@ struct dns_query {
     char name[DOMAIN_MAX + 1];
     void (*on_services)(void *arg, const struct dns_services *);
     void (*on_addresses)(void *arg, const struct dns_addresses *);
+    void (*on_tlsa)(void *arg, const struct dns_tlsa *);
     void *arg;
 };
 
@@ -50,7 +52,10 @@ struct job {
     struct dns_actions todo;
     struct loop_task task;
     struct timer deadline, grace;
-    struct cares *asked[DNS_PLAN_SLOTS];
+    struct asked {
+        struct job *job;
+        struct cares *cares;
+    } asked[DNS_PLAN_SLOTS]; /* by slot of the plan */
 };
 
 /* ---- results ---- */
@@ -63,16 +68,33 @@ static void query_free(struct dns_query *q)
     mem_free(q);
 }
 
+struct found {
+    const char *what;
+    size_t n;
+    bool authentic;
+    uint64_t total_ms;
+    const uint64_t *srv_ms; /* NULL: of services only */
+};
+
 static void log_result(const struct dns_query *q, const char *method, enum dns_status status,
-                       size_t found, uint64_t total_ms, const uint64_t *srv_ms, const char *text)
+                       const struct found *f, const char *text)
 {
-    bool addresses = q->kind == DNS_KIND_ADDRESSES;
-    log_ev(&q->r->log, LOG_INFO, "dns.result", KV_C(addresses ? "host" : "domain", q->name),
-           KV_C("method", method), KV_SEC("total", total_ms),
-           srv_ms ? KV_SEC("srv", *srv_ms) : KV_S("srv", STR_NONE),
-           KV_I(addresses ? "addresses" : "targets", found),
+    const char *authentic = f->authentic ? "yes" : "no";
+    log_ev(&q->r->log, LOG_INFO, "dns.result",
+           KV_C(dns_kind_services(q->kind) ? "domain" : "host", q->name), KV_C("method", method),
+           KV_SEC("total", f->total_ms),
+           f->srv_ms ? KV_SEC("srv", *f->srv_ms) : KV_S("srv", STR_NONE), KV_I(f->what, f->n),
+           KV_C("authentic", q->r->trust_ad ? authentic : NULL),
            KV_C("cached", q->cached ? "yes" : "no"), KV_C("status", dns_status_name(status)),
            KV_S("msg", *text ? str_c(text) : STR_NONE));
+}
+
+static bool all_authentic(const struct dns_services *s)
+{
+    for (size_t i = 0; i < s->ntargets; i++)
+        if (!s->target[i].authentic)
+            return false;
+    return s->ntargets > 0;
 }
 
 /* Ends the query: unlinks it, frees it, calls its holder. */
@@ -84,8 +106,8 @@ static void deliver_services(struct dns_query *q, const struct dns_outcome *o, u
     out.total_ms = loop_now(q->r->loop) - q->start_ms;
     out.srv_ms = srv_ms;
     bool fell_back = o->status == DNS_OK && !o->from_srv;
-    log_result(q, fell_back ? "A" : "SRV", out.status, out.ntargets, out.total_ms, &out.srv_ms,
-               out.text);
+    struct found f = {"targets", out.ntargets, all_authentic(&out), out.total_ms, &out.srv_ms};
+    log_result(q, fell_back ? "A" : "SRV", out.status, &f, out.text);
     void (*done)(void *, const struct dns_services *) = q->on_services;
     void *arg = q->arg;
     query_free(q);
@@ -98,8 +120,23 @@ static void deliver_addresses(struct dns_query *q, const struct dns_outcome *o)
     dns_outcome_addresses(o, &out);
     out.cached = q->cached;
     out.total_ms = loop_now(q->r->loop) - q->start_ms;
-    log_result(q, q->literal ? "literal" : "A", out.status, out.n, out.total_ms, NULL, out.text);
+    struct found f = {"addresses", out.n, out.authentic, out.total_ms, NULL};
+    log_result(q, q->literal ? "literal" : "A", out.status, &f, out.text);
     void (*done)(void *, const struct dns_addresses *) = q->on_addresses;
+    void *arg = q->arg;
+    query_free(q);
+    done(arg, &out);
+}
+
+static void deliver_tlsa(struct dns_query *q, const struct dns_outcome *o)
+{
+    struct dns_tlsa out;
+    dns_outcome_tlsa(o, &out);
+    out.cached = q->cached;
+    out.total_ms = loop_now(q->r->loop) - q->start_ms;
+    struct found f = {"records", out.n, out.authentic, out.total_ms, NULL};
+    log_result(q, "TLSA", out.status, &f, out.text);
+    void (*done)(void *, const struct dns_tlsa *) = q->on_tlsa;
     void *arg = q->arg;
     query_free(q);
     done(arg, &out);
@@ -107,8 +144,10 @@ static void deliver_addresses(struct dns_query *q, const struct dns_outcome *o)
 
 static void deliver(struct dns_query *q, const struct dns_outcome *o, uint64_t srv_ms)
 {
-    if (q->kind == DNS_KIND_SERVICES)
+    if (dns_kind_services(q->kind))
         deliver_services(q, o, srv_ms);
+    else if (q->kind == DNS_KIND_TLSA)
+        deliver_tlsa(q, o);
     else
         deliver_addresses(q, o);
 }
@@ -138,8 +177,8 @@ static void job_stop(struct job *j)
 {
     struct loop *l = j->r->loop;
     for (size_t i = 0; i < DNS_PLAN_SLOTS; i++) {
-        cares_close(j->asked[i]);
-        j->asked[i] = NULL;
+        cares_close(j->asked[i].cares);
+        j->asked[i].cares = NULL;
     }
     loop_timer_clear(l, &j->deadline);
     loop_timer_clear(l, &j->grace);
@@ -167,31 +206,27 @@ static void job_finish(struct job *j)
 }
 
 /* May be called from inside c-ares. */
-static void on_reply(void *arg, enum dns_rr type, enum dns_reply reply, struct str message)
+static void on_reply(void *arg, enum dns_reply reply, struct str message)
 {
-    struct job *j = arg;
-    struct dns_event ev = {DNS_EV_REPLY, loop_now(j->r->loop), type, reply, message};
+    struct asked *a = arg;
+    struct job *j = a->job;
+    struct dns_event ev = {DNS_EV_REPLY, loop_now(j->r->loop), (size_t)(a - j->asked), reply,
+                           message};
     dns_plan_step(&j->plan, &ev, &j->todo);
     loop_post(j->r->loop, &j->task);
-}
-
-static size_t slot_of(const struct job *j, enum dns_rr type)
-{
-    size_t i = 0;
-    while (i + 1 < j->plan.nslots && j->plan.slot[i].type != type)
-        i++;
-    return i;
 }
 
 static void job_ask(struct job *j, const struct dns_action *a)
 {
     char name[DOMAIN_MAX + 1];
-    struct cares **at = &j->asked[slot_of(j, a->type)];
-    dns_plan_question(&j->plan, name);
-    cares_close(*at);
-    *at = cares_ask(j->r->loop, &j->r->options, name, a->type, a->again, on_reply, j);
-    if (*at == NULL)
-        on_reply(j, a->type, DNS_REPLY_UNUSABLE, STR_NONE);
+    struct asked *at = &j->asked[a->slot];
+    at->job = j;
+    dns_plan_question(&j->plan, a->slot, name);
+    cares_close(at->cares);
+    at->cares = cares_ask(j->r->loop, &j->r->options, name, j->plan.slot[a->slot].type, a->again,
+                          on_reply, at);
+    if (at->cares == NULL)
+        on_reply(at, DNS_REPLY_UNUSABLE, STR_NONE);
 }
 
 static void job_run(struct job *j)
@@ -239,10 +274,15 @@ static void on_grace(struct timer *t)
 /* True: services of the name were looked up and there is no SRV record. */
 static bool known_without_srv(struct resolver *r, const char *name)
 {
-    struct dns_outcome o;
-    struct str v = dns_cache_peek(r->cache, DNS_KIND_SERVICES, str_c(name), loop_now(r->loop));
-    return v.p != NULL && dns_outcome_load(&o, DNS_KIND_SERVICES, v) && o.status == DNS_OK &&
-           !o.from_srv;
+    static const enum dns_kind kinds[] = {DNS_KIND_SERVICES, DNS_KIND_SERVICES_PLAIN};
+    bool known = false;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        struct dns_outcome o;
+        struct str v = dns_cache_peek(r->cache, kinds[i], str_c(name), loop_now(r->loop));
+        known |=
+            v.p != NULL && dns_outcome_load(&o, kinds[i], v) && o.status == DNS_OK && !o.from_srv;
+    }
+    return known;
 }
 
 static bool job_start(struct resolver *r, const struct dns_query *q, struct dns_question *question)
@@ -261,6 +301,7 @@ static bool job_start(struct resolver *r, const struct dns_query *q, struct dns_
     }
     dns_plan_init(&j->plan, r->loop->env, q->kind, str_c(q->name),
                   q->kind == DNS_KIND_ADDRESSES && known_without_srv(r, q->name));
+    j->plan.trust_ad = r->trust_ad;
     question->job = j;
     list_append(&r->jobs, &j->node);
     job_event(j, DNS_EV_START);
@@ -337,17 +378,21 @@ static struct dns_query *query_new(struct resolver *r, enum dns_kind kind, struc
 
 static void log_start(const struct dns_query *q)
 {
-    if (q->kind == DNS_KIND_SERVICES)
+    if (dns_kind_services(q->kind))
         log_ev(&q->r->log, LOG_DEBUG, "dns.start", KV_C("domain", q->name),
-               KV_C("service", "_xmpp-server._tcp"), KV_I("port", DNS_XMPP_PORT));
+               KV_C("service", q->kind == DNS_KIND_SERVICES ? "_xmpp-server._tcp,_xmpps-server._tcp"
+                                                            : "_xmpp-server._tcp"),
+               KV_I("port", DNS_XMPP_PORT));
     else
-        log_ev(&q->r->log, LOG_DEBUG, "dns.start", KV_C("host", q->name), KV_C("types", "AAAA,A"));
+        log_ev(&q->r->log, LOG_DEBUG, "dns.start", KV_C("host", q->name),
+               KV_C("types", q->kind == DNS_KIND_TLSA ? "TLSA" : "AAAA,A"));
 }
 
-struct dns_query *resolver_services(struct resolver *r, struct str domain,
+struct dns_query *resolver_services(struct resolver *r, struct str domain, bool direct_tls,
                                     void (*done)(void *arg, const struct dns_services *), void *arg)
 {
-    struct dns_query *q = query_new(r, DNS_KIND_SERVICES, domain);
+    struct dns_query *q =
+        query_new(r, direct_tls ? DNS_KIND_SERVICES : DNS_KIND_SERVICES_PLAIN, domain);
     if (q == NULL)
         return NULL;
     q->on_services = done;
@@ -372,6 +417,25 @@ struct dns_query *resolver_addresses(struct resolver *r, struct str host,
     log_start(q);
     bool literal = ip_parse(host, &ip);
     if (literal || !dns_host_ok(host) ? answer_at_once(q, host, literal ? &ip : NULL) : look_up(q))
+        return q;
+    query_free(q);
+    return NULL;
+}
+
+struct dns_query *resolver_tlsa(struct resolver *r, struct str host, uint16_t port,
+                                void (*done)(void *arg, const struct dns_tlsa *), void *arg)
+{
+    char name[DOMAIN_MAX + 16];
+    int n = snprintf(name, sizeof name, "_%u._tcp.%.*s", (unsigned)port, STR_ARG(host));
+    bool fits = dns_host_ok(host) && n > 0 && n <= DOMAIN_MAX;
+    struct dns_query *q = query_new(r, DNS_KIND_TLSA, fits ? str_c(name) : host);
+    if (q == NULL)
+        return NULL;
+    q->on_tlsa = done;
+    q->arg = arg;
+    log_start(q);
+    /* Where no such name can be, there is no record. */
+    if (fits ? look_up(q) : answer_at_once(q, host, NULL))
         return q;
     query_free(q);
     return NULL;
@@ -433,24 +497,26 @@ static bool set_up(struct resolver *r, char *const *servers, size_t n, char why[
     return r->cache != NULL;
 }
 
-struct resolver *resolver_new(struct loop *loop, char *const *servers, size_t nservers,
-                              uint64_t timeout_ms, char why[DNS_TEXT_MAX])
+struct resolver *resolver_new(struct loop *loop, const struct resolver_settings *s,
+                              char why[DNS_TEXT_MAX])
 {
     struct resolver *r = mem_zalloc(sizeof *r);
     if (r == NULL) {
         snprintf(why, DNS_TEXT_MAX, "out of memory");
         return NULL;
     }
-    uint64_t try_ms = timeout_ms / 5;
+    uint64_t try_ms = s->timeout_ms / 5;
     r->loop = loop;
     r->log.sink = loop->log;
     r->servers = BUF_INIT(SERVERS_TEXT_MAX);
-    r->timeout_ms = timeout_ms ? timeout_ms : 1;
+    r->timeout_ms = s->timeout_ms ? s->timeout_ms : 1;
+    r->trust_ad = s->trust_ad;
+    r->options.ask_ad = s->trust_ad;
     r->options.try_ms = try_ms > TRY_MAX_MS ? TRY_MAX_MS : try_ms;
     if (try_ms < TRY_MIN_MS)
         r->options.try_ms = TRY_MIN_MS;
     why[0] = '\0';
-    if (set_up(r, servers, nservers, why))
+    if (set_up(r, s->servers, s->nservers, why))
         return r;
     r->closed = true;
     release(r);

@@ -66,7 +66,8 @@ static void shuffle(struct dns_srv *r, size_t n, const struct env *env)
 static bool is_repeated(const struct dns_srv *r, size_t kept, const struct dns_srv *one)
 {
     for (size_t i = 0; i < kept; i++)
-        if (r[i].port == one->port && strcmp(r[i].target, one->target) == 0)
+        if (r[i].port == one->port && r[i].direct_tls == one->direct_tls &&
+            strcmp(r[i].target, one->target) == 0)
             return true;
     return false;
 }

@@ -100,14 +100,28 @@ static void note_names(struct in_session *in)
     set_context(in);
 }
 
+/* Whose authorities count is known once the peer has said who it is; and whether it keeps rules. */
+static void judge(struct in_session *in, struct str from, struct str to)
+{
+    struct domain d, local;
+    if (in->front->link != NULL || !conn_encrypted(in->s.conn) || from.p == NULL ||
+        !domain_prepare(from, &d))
+        return;
+    conn_judge(in->s.conn, policy_ca_file(in->w->cfg, str_c(d.ascii)));
+    if (to.p != NULL && domain_prepare(to, &local))
+        in->m.no_bidi = in->m.no_bidi || !peer_bidi(in->front, str_c(d.ascii), str_c(local.ascii));
+}
+
 static void step(void *machine, const struct gw_event *ev, struct gw_actions *out)
 {
     struct s2s_in *m = machine;
     struct in_session *in = CONTAINER_OF(m, struct in_session, m);
+    if (ev->kind == EV_STREAM_OPEN)
+        judge(in, ev->u.header->from, ev->u.header->to);
     s2s_in_step(m, ev, out);
     if (ev->kind == EV_STREAM_OPEN)
         note_names(in);
-    if (!in->full && conn_above_high(in->s.conn)) { /* who does not read is not read from */
+    if (!in->full && carrier_answers(in) > ANSWERS_HIGH) { /* who does not read is not read from */
         in->full = true;
         conn_pause(in->s.conn);
     }
@@ -119,6 +133,12 @@ static void drained(struct session *s)
     if (in->full)
         conn_resume(in->s.conn);
     in->full = false;
+    carrier_drained(in);
+}
+
+static void sent(struct session *s, size_t stanzas, size_t bytes)
+{
+    carrier_sent((struct in_session *)s, stanzas, bytes);
 }
 
 static void tell_verdict(struct in_session *in, uint32_t ticket, enum verdict v, struct str text)
@@ -155,13 +175,6 @@ static void ask(struct in_session *in, const struct gw_action *act)
     peer_kick(p);
 }
 
-static void pause_for(struct in_session *in, size_t link)
-{
-    if (in->full_links == 0 && !in->s.over)
-        conn_pause(in->s.conn);
-    in->full_links |= UINT64_C(1) << link;
-}
-
 static void tell_proven(struct in_session *in, const struct gw_action *a)
 {
     struct policy_decision d =
@@ -174,10 +187,8 @@ static void tell_proven(struct in_session *in, const struct gw_action *a)
                d.pattern.n ? " " : "", STR_ARG(d.pattern));
 }
 
-/* The new pair may feed a link that is full now. */
 static void pair_proven(struct in_session *in, const struct gw_action *a)
 {
-    struct worker *w = in->w;
     if (in->node.in != &in->front->in_proven) {
         list_remove(&in->node);
         list_append(&in->front->in_proven, &in->node);
@@ -186,50 +197,27 @@ static void pair_proven(struct in_session *in, const struct gw_action *a)
     if (in->front->link != NULL)
         return;
     tell_proven(in, a);
-    for (size_t i = 0; i < w->nlinks; i++)
-        if (w->links[i]->full && inward_owns(w->inward, i, a->u.pair.local, a->u.pair.remote))
-            pause_for(in, i);
+    carrier_proven(in, a->u.pair.local, a->u.pair.remote);
+    carry_pause_new(in->w, &in->s, &in->full_links, a->u.pair.local, a->u.pair.remote);
 }
 
 /* ---- what passes ----------------------------------------------------------------------------- */
 
-/* The machine has looked at the addresses. */
-static void bounce(struct in_session *in, const struct stanza *st, const struct gw_action *a)
+static void deliver(struct in_session *in, const struct stanza *st)
 {
-    struct worker *w = in->w;
-    struct domain local, remote;
-    struct jid j;
-    if (in->front->link != NULL) {
-        w->n.outward.received++;
-        switch_answer_inside(w, st, a->u.bounce.condition, a->u.bounce.text);
-        return;
-    }
-    if (jid_prepare(st->to, &j, &local) == JID_BAD_DOMAIN ||
-        jid_prepare(st->from, &j, &remote) == JID_BAD_DOMAIN)
-        return;
-    w->n.inward.received++;
-    switch_bounce_inward(w, st, str_c(local.ascii), str_c(remote.ascii), a->u.bounce.type,
-                         a->u.bounce.condition, a->u.bounce.text);
-}
-
-static void deliver(struct in_session *in, const struct stanza *st, const struct gw_action *a)
-{
-    in->stanzas++;
-    if (in->front->link == NULL) {
-        rules_passed_in(in->w, a->u.pair.local, a->u.pair.remote);
-        switch_inward(in->w, st, a->u.pair.local, a->u.pair.remote);
-        return;
-    }
     link_count(in->front->link, LINK_IN, st->kind, st->span.s.n);
     switch_outward(in->front->link, NULL, st);
 }
 
-static void drop(struct in_session *in)
+/* The machine has looked at the addresses, and one is malformed. */
+static void malformed(struct in_session *in, const struct stanza *st, const struct gw_action *a)
 {
     struct worker *w = in->w;
-    struct books *b = in->front->link != NULL ? &w->n.outward : &w->n.inward;
-    b->received++;
-    b->dropped++;
+    w->n.outward.received++;
+    if (a->kind == ACT_BOUNCE)
+        switch_answer_inside(w, st, a->u.bounce.condition, a->u.bounce.text);
+    else
+        w->n.outward.dropped++;
 }
 
 static void refused(const struct in_session *in, const struct gw_action *a)
@@ -243,15 +231,16 @@ static void refused(const struct in_session *in, const struct gw_action *a)
 static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
 {
     struct in_session *in = (struct in_session *)s;
+    in->stanzas += a->kind == ACT_DELIVER;
+    if (in->front->link == NULL && carry_inward(in->w, ev, a))
+        return;
     switch (a->kind) {
     case ACT_DELIVER:
-        deliver(in, ev->u.stanza, a);
+        deliver(in, ev->u.stanza);
         break;
     case ACT_BOUNCE:
-        bounce(in, ev->u.stanza, a);
-        break;
     case ACT_DROP:
-        drop(in);
+        malformed(in, ev->u.stanza, a);
         break;
     case ACT_ASK:
         ask(in, a);
@@ -261,6 +250,10 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
         break;
     case ACT_REFUSED:
         refused(in, a);
+        break;
+    case ACT_VOUCHED:
+        if (in->front->link == NULL)
+            worker_vouched(in->w, &a->u.vouched.request, a->u.vouched.good);
         break;
     default:
         break; /* not of incoming streams */
@@ -283,8 +276,9 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
            KV_I("stanzas", in->stanzas), KV_I("bytes_in", conn_bytes_in(s->conn)),
            KV_I("bytes_out", conn_bytes_out(s->conn)),
            KV_SEC("age", loop_now(s->loop) - in->m.opened_ms),
-           KV_S("tls", tls ? str_c(tls->protocol) : STR("none")),
+           KV_S("tls", tls ? str_c(tls->protocol) : STR("none")), KV_I("back", in->back),
            KV_S("msg", text.n ? text : STR_NONE));
+    carrier_ended(in);
 }
 
 static void free_session(struct in_session *in)
@@ -318,7 +312,7 @@ static void closed(struct session *s)
 }
 
 static const struct session_ops in_ops = {
-    .step = step, .act = act, .ended = ended, .drained = drained, .closed = closed};
+    .step = step, .act = act, .ended = ended, .drained = drained, .sent = sent, .closed = closed};
 
 static bool is_trusted(const struct link_kit *kit, const struct ip *ip)
 {
@@ -356,7 +350,7 @@ static struct in_session *new_session(struct front *f, const struct endpoint *fr
     in->s.log.sink = w->log;
     in->s.limits = f->link != NULL ? &w->limits_link : &w->limits_proven;
     in->s.linger_ms = LINGER_MS;
-    in->s.tls.ctx = tls_ctx_ref(f->tls);
+    in->s.tls.ctx = tls_ctx_ref(certs_tls(f->certs));
     in->s.tls.server = true;
     set_context(in);
     HASH_ADD(hh, w->in_by_sid, sid, sizeof in->sid, in);
@@ -381,9 +375,8 @@ static void evict_oldest(struct front *f)
     }
 }
 
-static void on_accept(void *arg, uv_tcp_t *tcp)
+static void take(struct front *f, uv_tcp_t *tcp, bool direct_tls)
 {
-    struct front *f = arg;
     struct worker *w = f->w;
     const struct endpoint from = addr_of_peer(tcp);
     const char *refused = admit(f, &from.ip);
@@ -403,7 +396,8 @@ static void on_accept(void *arg, uv_tcp_t *tcp)
                                .limits = &w->limits_unproven,
                                .high_mark = ANSWERS_HIGH,
                                .low_mark = ANSWERS_LOW,
-                               .detect_tls = f->link != NULL,
+                               .detect_tls = direct_tls || f->link != NULL,
+                               .tls_only = direct_tls,
                                .dead_ms = f->link != NULL ? w->cfg->timeouts.dead : 0,
                                .stall_ms = w->cfg->timeouts.queue};
     log_ev(&in->s.log, LOG_INFO, "s2s.accepted", KV_I("connections", HASH_COUNT(w->in_by_sid)));
@@ -417,31 +411,51 @@ static void on_accept(void *arg, uv_tcp_t *tcp)
 
 /* ---- listeners ------------------------------------------------------------------------------- */
 
-bool accept_open(struct front *f, char *const *at, size_t n, struct buf *why)
+static void on_accept(void *arg, uv_tcp_t *tcp)
+{
+    take(arg, tcp, false);
+}
+
+static void on_accept_direct(void *arg, uv_tcp_t *tcp)
+{
+    take(arg, tcp, true);
+}
+
+static bool open_at(struct front *f, const char *at, bool direct_tls, struct buf *why)
 {
     struct worker *w = f->w;
+    struct endpoint e;
+    char text[LISTEN_WHY_MAX] = "not an address with a port";
+    struct listener *l = NULL;
+    if (endpoint_parse(str_c(at), &e))
+        l = listen_new(&w->loop, &e, direct_tls ? on_accept_direct : on_accept, f, text);
+    if (l == NULL) {
+        buf_printf(why, "%s\n", text);
+        return false;
+    }
+    f->listeners[f->nlisteners++] = l;
+    log_ev(&w->ctx, LOG_NOTICE, "s2s.listen", KV_C("addr", at),
+           KV_C("tls", direct_tls ? "direct" : NULL),
+           KV_C("link", f->link ? f->link->kit->c->name : NULL));
+    return true;
+}
+
+bool accept_open(struct front *f, const struct accept_doors *at, struct buf *why)
+{
     if (f->listening)
         return true;
-    f->listeners = mem_zalloc((n ? n : 1) * sizeof(struct listener *));
+    f->listeners = mem_zalloc((at->n + at->ndirect + 1) * sizeof(struct listener *));
     if (f->listeners == NULL)
         return false;
     f->listening = true;
-    for (size_t i = 0; i < n; i++) {
-        struct endpoint e;
-        char text[LISTEN_WHY_MAX] = "not an address with a port";
-        struct listener *l = NULL;
-        if (endpoint_parse(str_c(at[i]), &e))
-            l = listen_new(&w->loop, &e, on_accept, f, text);
-        if (l == NULL) {
-            buf_printf(why, "%s\n", text);
-            accept_close(f);
-            return false;
-        }
-        f->listeners[f->nlisteners++] = l;
-        log_ev(&w->ctx, LOG_NOTICE, "s2s.listen", KV_C("addr", at[i]),
-               KV_C("link", f->link ? f->link->kit->c->name : NULL));
-    }
-    return true;
+    bool ok = true;
+    for (size_t i = 0; i < at->n; i++)
+        ok = ok && open_at(f, at->v[i], false, why);
+    for (size_t i = 0; i < at->ndirect; i++)
+        ok = ok && open_at(f, at->direct[i], true, why);
+    if (!ok)
+        accept_close(f);
+    return ok;
 }
 
 void accept_close(struct front *f)
@@ -478,10 +492,26 @@ static void for_all(struct front *f, void (*each)(struct in_session *in, size_t 
         each(CONTAINER_OF(n2, struct in_session, node), arg);
 }
 
+/* Its link has a new kit, by which the certificate has to hold, too. */
+static void renew_kit(struct in_session *in)
+{
+    struct link_kit *old = in->kit;
+    if (in->front->link == NULL || old == in->front->link->kit)
+        return;
+    set_trust(in);
+    set_context(in);
+    link_kit_unref(old);
+    if (in->m.judged)
+        front_judge_anew(&in->s, in->kit);
+}
+
 static void policy_one(struct in_session *in, size_t arg)
 {
     (void)arg;
     note_names(in); /* the domain's name lies in the snapshot */
+    session_trust(&in->s, certs_tls(in->front->certs));
+    judge(in, str_c(in->m.remote), str_c(in->m.local));
+    renew_kit(in);
     struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&in->w->loop)};
     session_event(&in->s, &ev);
 }
@@ -505,21 +535,10 @@ void accept_drain(struct front *f, bool now)
     for_all(f, drain_one, now);
 }
 
-static bool feeds(const struct in_session *in, size_t link)
-{
-    for (size_t i = 0; i < in->m.authz.n; i++) {
-        const struct authz_pair *p = &in->m.authz.v[i];
-        if (p->state == AUTHZ_VALID &&
-            inward_owns(in->w->inward, link, str_c(p->local), str_c(p->remote)))
-            return true;
-    }
-    return false;
-}
-
 static void pause_one(struct in_session *in, size_t link)
 {
-    if (!in->s.over && feeds(in, link))
-        pause_for(in, link);
+    if (!in->s.over && carry_feeds(in->w, &in->m.authz, link))
+        carry_pause(&in->s, &in->full_links, link);
 }
 
 void accept_pause(struct front *f, size_t link)
@@ -529,10 +548,7 @@ void accept_pause(struct front *f, size_t link)
 
 static void resume_one(struct in_session *in, size_t link)
 {
-    uint64_t before = in->full_links;
-    in->full_links &= ~(UINT64_C(1) << link);
-    if (before != 0 && in->full_links == 0 && !in->s.over)
-        conn_resume(in->s.conn);
+    carry_resume(&in->s, &in->full_links, link);
 }
 
 void accept_resume(struct front *f, size_t link)

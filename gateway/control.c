@@ -219,12 +219,12 @@ void gateway_do_CERTS(struct control_call *call)
     json_array(&call->json, "certificates");
     for (size_t i = 0; i < c->ndomains; i++) {
         const struct cfg_domain *d = &c->domains[i];
-        struct tls_identity id = {d->name, d->certificate, d->key};
+        struct tls_identity id = {.domain = d->name, .certificate = d->certificate, .key = d->key};
         operate_identity(call, "domain", d->name, &id);
     }
     for (size_t i = 0; i < c->nlinks; i++) {
         const struct cfg_link *k = &c->links[i];
-        struct tls_identity id = {k->name, k->certificate, k->key};
+        struct tls_identity id = {.domain = k->name, .certificate = k->certificate, .key = k->key};
         if (k->certificate != NULL)
             operate_identity(call, "link", k->name, &id);
     }
@@ -238,7 +238,7 @@ void gateway_do_AUTH_INFO(struct control_call *call)
     for (size_t i = 0; i < c->nlinks; i++) {
         const struct cfg_link *k = &c->links[i];
         const char *name = k->component != NULL ? k->component : k->name;
-        struct tls_identity id = {name, k->certificate, k->key};
+        struct tls_identity id = {.domain = name, .certificate = k->certificate, .key = k->key};
         operate_identity(call, "link", k->name, &id);
     }
     json_end(&call->json);

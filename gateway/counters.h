@@ -31,7 +31,8 @@ struct books {
     X(streams_in, "incoming streams accepted")                                                     \
     X(streams_out, "outgoing connections made")                                                    \
     X(streams_refused, "incoming connections closed at once by a limit")                           \
-    X(dialback_asked, "keys that an authority was asked to verify")
+    X(dialback_asked, "keys that an authority was asked to verify")                                \
+    X(bidi_quarantines, "peers that broke the rules of bidirectional streams")
 
 struct counters {
     struct books inward, outward; /* towards the inside, towards the world */

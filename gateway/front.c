@@ -79,30 +79,32 @@ void front_reached(struct front *f)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static void look(struct front *f, struct link *link, struct tls_ctx *tls)
+static void look(struct front *f, struct link *link, struct certs *certs)
 {
     f->link = link;
     f->side = (struct side){.cfg = f->w->cfg,
                             .link = link != NULL ? link->kit->c : NULL,
                             .blocks = link != NULL ? NULL : &f->w->blocks};
-    tls_ctx_unref(f->tls);
-    f->tls = tls;
+    certs_free(f->certs);
+    f->certs = certs;
     front_set_limits(f);
 }
 
-void front_init(struct front *f, struct worker *w, struct link *link, struct tls_ctx *tls)
+void front_init(struct front *f, struct worker *w, struct link *link, struct certs *certs)
 {
     static const struct redial_ops ops = {on_probe};
     f->w = w;
     f->since = loop_now(&w->loop);
     f->hold_timer.fire = on_hold_timer;
     redial_init(&f->probe, &w->loop, &ops, f);
-    look(f, link, tls);
+    look(f, link, certs);
 }
 
-void front_adopt(struct front *f, struct link *link, struct tls_ctx *tls)
+void front_adopt(struct front *f, struct link *link, struct certs *certs)
 {
-    look(f, link, tls);
+    const struct certs_env env = worker_certs_env(f->w);
+    certs_begin(certs, f->certs, &env);
+    look(f, link, certs);
     accept_policy_changed(f);
     peer_policy_changed(f);
 }
@@ -151,6 +153,18 @@ void front_drain(struct front *f, bool now)
     accept_drain(f, now);
 }
 
+void front_pause(struct front *f, size_t index)
+{
+    accept_pause(f, index);
+    peer_pause(f, index);
+}
+
+void front_resume(struct front *f, size_t index)
+{
+    accept_resume(f, index);
+    peer_resume(f, index);
+}
+
 const char *front_why_drained(const struct front *f)
 {
     return f->w->draining ? "the gateway is stopping" : "this link has changed";
@@ -161,8 +175,8 @@ void front_close(struct front *f)
     stop_probing(f);
     accept_close(f);
     peer_free_all(f);
-    tls_ctx_unref(f->tls);
-    f->tls = NULL;
+    certs_free(f->certs);
+    f->certs = NULL;
 }
 
 void front_alarm(struct front *f, const char *kind, struct str text)
@@ -178,4 +192,14 @@ void front_works(struct front *f)
 {
     if (f->link != NULL)
         alarm_clear_all(&f->w->alarms, "link.", f->link->kit->c->name, loop_now(&f->w->loop));
+}
+
+void front_judge_anew(struct session *s, const struct link_kit *kit)
+{
+    const struct tls_peer *peer = s->over ? NULL : conn_tls_peer(s->conn);
+    if (peer == NULL || trust_ok(link_trust_check(&kit->trust, peer)))
+        return;
+    log_ev(&s->log, LOG_WARN, "link.trust.lost",
+           KV_C("msg", "its certificate is not accepted any more"));
+    session_drain(s, "your certificate is not accepted any more");
 }

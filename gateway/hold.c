@@ -144,6 +144,14 @@ static bool room(const struct worker *w, size_t bytes)
     return w->hold.bytes + bytes <= w->cfg->limits.hold_bytes;
 }
 
+/* What a link's own timer does not find, as it had fired before hold_time was made longer, or was
+ * never set, is found by this one. */
+static void watch(struct worker *w)
+{
+    if (w->hold.items.count > 0 && !timer_armed(&w->hold.timer))
+        loop_timer_set(&w->loop, &w->hold.timer, w->cfg->limits.hold_time);
+}
+
 static void keep(struct worker *w, struct held *h, bool first)
 {
     if (first)
@@ -151,6 +159,7 @@ static void keep(struct worker *w, struct held *h, bool first)
     else
         list_append(&w->hold.items, &h->node);
     w->hold.bytes += h->stanza.s.n;
+    watch(w);
 }
 
 static void take_out(struct worker *w, struct held *h)
@@ -276,9 +285,17 @@ static void on_sweep(struct loop_task *t)
     hold_sweep(CONTAINER_OF(t, struct worker, hold.sweep));
 }
 
+static void on_timer(struct timer *t)
+{
+    struct worker *w = CONTAINER_OF(t, struct worker, hold.timer);
+    hold_sweep(w);
+    watch(w);
+}
+
 void hold_init(struct worker *w)
 {
     w->hold.sweep.run = on_sweep;
+    w->hold.timer.fire = on_timer;
 }
 
 void hold_fail_all(struct worker *w)

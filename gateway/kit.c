@@ -15,23 +15,26 @@ enum { IDENTITIES_MAX = 10000 };
 static struct tls_identity own_identity(const struct cfg_link *c)
 {
     const char *name = c->component != NULL ? c->component : c->name;
-    return (struct tls_identity){name, c->certificate, c->key};
+    return (struct tls_identity){.domain = name, .certificate = c->certificate, .key = c->key};
 }
 
-static struct tls_ctx *make_tls(const struct gateway_config *cfg, const struct cfg_link *c,
-                                const struct tls_identity *ids, size_t n, struct buf *why)
+static struct certs *make_certs(const struct link_kit *k, const struct tls_identity *ids, size_t n,
+                                const struct certs_before *old, struct buf *why)
 {
+    const struct cfg_link *c = k->c;
     struct tls_settings s = {.identities = ids,
                              .nidentities = n,
                              .ca_file = c->ca_file,
-                             .minimum = cfg->tls.minimum,
+                             .minimum = k->cfg->tls.minimum,
                              .no_system_store = true};
-    return tls_ctx_new(&s, why);
+    return certs_new(&s, c->name, old, why);
 }
 
+/* The streams of an s2s link have what their front has. */
 static bool needs_tls(const struct cfg_link *c)
 {
-    return c->auth != LINK_AUTH_PASSWORD || c->protocol != PROTOCOL_COMPONENT;
+    return c->protocol == PROTOCOL_JABBERD2 ||
+           (c->protocol == PROTOCOL_COMPONENT && c->auth != LINK_AUTH_PASSWORD);
 }
 
 /* ---- a folder of certificates for remote domains --------------------------------------------- */
@@ -90,7 +93,7 @@ static bool folder_add(struct folder *f, const char *dir, const char *file, stru
     char *name = mem_strdup(domain), *where = mem_strdup(path);
     f->texts[f->ntexts++] = name;
     f->texts[f->ntexts++] = where;
-    f->v[f->n++] = (struct tls_identity){name, where, NULL};
+    f->v[f->n++] = (struct tls_identity){.domain = name, .certificate = where};
     return name != NULL && where != NULL;
 }
 
@@ -108,20 +111,20 @@ static bool folder_read(struct folder *f, const char *path, struct buf *why)
     return ok;
 }
 
-struct tls_ctx *link_kit_front_tls(const struct link_kit *k, struct buf *why)
+struct certs *link_kit_front(const struct link_kit *k, const struct certs_before *old,
+                             struct buf *why)
 {
     struct folder f = {NULL};
-    struct tls_ctx *t = NULL;
-    if (k->c->certificates_dir == NULL)
-        return tls_ctx_ref(k->tls);
+    struct certs *certs = NULL;
     bool ok = folder_grow(&f);
     if (ok)
         f.v[f.n++] = own_identity(k->c); /* the default comes first */
-    ok = ok && folder_read(&f, k->c->certificates_dir, why);
+    if (k->c->certificates_dir != NULL)
+        ok = ok && folder_read(&f, k->c->certificates_dir, why);
     if (ok)
-        t = make_tls(k->cfg, k->c, f.v, f.n, why);
+        certs = make_certs(k, f.v, f.n, old, why);
     folder_free(&f);
-    return t;
+    return certs;
 }
 
 /* ---- trust ----------------------------------------------------------------------------------- */
@@ -157,7 +160,8 @@ static bool make_trust(struct link_kit *k, struct buf *why)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-struct link_kit *link_kit_new(struct gateway_config *cfg, size_t index, struct buf *why)
+struct link_kit *link_kit_new(struct gateway_config *cfg, size_t index,
+                              const struct certs_before *old, struct buf *why)
 {
     struct link_kit *k = mem_zalloc(sizeof *k);
     if (k == NULL) {
@@ -170,8 +174,8 @@ struct link_kit *link_kit_new(struct gateway_config *cfg, size_t index, struct b
     struct tls_identity own = own_identity(k->c);
     bool ok = make_trust(k, why);
     if (needs_tls(k->c))
-        k->tls = make_tls(cfg, k->c, &own, 1, why);
-    if (ok && (k->tls != NULL || !needs_tls(k->c)))
+        k->certs = make_certs(k, &own, 1, old, why);
+    if (ok && (k->certs != NULL || !needs_tls(k->c)))
         return k;
     link_kit_unref(k);
     return NULL;
@@ -187,7 +191,7 @@ void link_kit_unref(struct link_kit *k)
 {
     if (k == NULL || --k->refs > 0)
         return;
-    tls_ctx_unref(k->tls);
+    certs_free(k->certs);
     mem_free(k->store);
     mem_free(k->authlist);
     gateway_config_unref(k->cfg);

@@ -106,9 +106,9 @@ static void watch_fullness(struct link *k)
     log_ev(&k->w->ctx, LOG_NOTICE, full ? "link.full" : "link.room", KV_C("link", k->kit->c->name),
            KV_I("queued", waiting_bytes(k)));
     if (full)
-        accept_pause(&k->w->world, k->index);
+        front_pause(&k->w->world, k->index);
     else
-        accept_resume(&k->w->world, k->index);
+        front_resume(&k->w->world, k->index);
 }
 
 static void set_down(struct line *l)
@@ -241,7 +241,7 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
         switch_dropped(ls->link, st, a->u.bounce.condition);
         break;
     case ACT_UNDELIVERED:
-        switch_undelivered(ls->w, st, a);
+        switch_undelivered(ls->link, st, a);
         break;
     default:
         break; /* not of links */
@@ -372,6 +372,7 @@ static void free_session(struct link_session *ls)
     struct link *k = ls->link;
     w->link_sessions--;
     k->sessions--;
+    list_remove(&ls->every);
     if (is_jabberd2(ls))
         jabberd2_free(&ls->m.jabberd2);
     tls_ctx_unref(ls->s.tls.ctx);
@@ -435,8 +436,8 @@ static void init_session(struct link_session *ls, bool accepted)
     s->machine = ls;
     s->limits = &ls->w->limits_link;
     s->linger_ms = LINGER_MS;
-    if (ls->kit->tls != NULL)
-        s->tls.ctx = tls_ctx_ref(ls->kit->tls);
+    if (ls->kit->certs != NULL)
+        s->tls.ctx = tls_ctx_ref(certs_tls(ls->kit->certs));
     s->tls.server = accepted;
     s->tls.peer_name = ls->kit->c->peer_name;
     s->log = (struct log_ctx){.sink = ls->w->log};
@@ -468,6 +469,7 @@ static struct link_session *new_session(struct link *k, struct line *l, const uv
         init_client(ls, l->name);
     init_session(ls, accepted);
     k->sessions++;
+    list_append(&k->every, &ls->every);
     w->link_sessions++;
     return ls;
 }
@@ -560,6 +562,12 @@ void line_init(struct line *l, struct link *k, size_t index)
     redial_init(&l->redial, &w->loop, &ops, l);
     l->since = loop_now(&w->loop);
     set_lacking(l);
+}
+
+void line_adopt(struct line *l, size_t index)
+{
+    if (l->partner != NULL)
+        l->partner = l->link->kit->c->partners[index];
 }
 
 void line_dial(struct line *l)
@@ -656,6 +664,12 @@ void line_dismiss(struct link *k, bool now, const char *why)
         else
             session_drain(&ls->s, why);
     }
+}
+
+void line_abort_all(struct link *k)
+{
+    LIST_FOREACH (&k->every, n, following)
+        session_abort(&CONTAINER_OF(n, struct link_session, every)->s, "the gateway stops now");
 }
 
 void line_stop(struct line *l, bool now)

@@ -8,8 +8,23 @@
 
 /* ---- plans ----------------------------------------------------------------------------------- */
 
-bool link_plan_make(struct link_plan *p, struct gateway_config *cfg, struct buf *why)
+static struct link *find(const struct worker *w, const char *name)
 {
+    for (size_t i = 0; i < w->nlinks; i++)
+        if (w->links[i] != NULL && strcmp(w->links[i]->kit->c->name, name) == 0)
+            return w->links[i];
+    return NULL;
+}
+
+static struct certs *certs_of(const struct link *k)
+{
+    return k == NULL ? NULL : k->front != NULL ? k->front->certs : k->kit->certs;
+}
+
+bool link_plan_make(struct link_plan *p, struct worker *w, struct gateway_config *cfg,
+                    struct buf *why)
+{
+    const int64_t now = worker_certs_env(w).now;
     *p = (struct link_plan){.inward = inward_new(cfg), .n = cfg->nlinks};
     p->kits = mem_zalloc((p->n + 1) * sizeof *p->kits);
     p->fronts = mem_zalloc((p->n + 1) * sizeof *p->fronts);
@@ -18,9 +33,10 @@ bool link_plan_make(struct link_plan *p, struct gateway_config *cfg, struct buf 
         buf_puts(why, "out of memory\n");
     /* Go on after a bad file: the operator sees all problems at once. */
     for (size_t i = 0; p->kits != NULL && p->fronts != NULL && i < p->n; i++) {
-        p->kits[i] = link_kit_new(cfg, i, why);
+        const struct certs_before old = {certs_of(find(w, cfg->links[i].name)), now};
+        p->kits[i] = link_kit_new(cfg, i, &old, why);
         if (p->kits[i] != NULL && cfg->links[i].protocol == PROTOCOL_S2S)
-            p->fronts[i] = link_kit_front_tls(p->kits[i], why);
+            p->fronts[i] = link_kit_front(p->kits[i], &old, why);
         ok = ok && p->kits[i] != NULL &&
              (cfg->links[i].protocol != PROTOCOL_S2S || p->fronts[i] != NULL);
     }
@@ -33,7 +49,7 @@ void link_plan_free(struct link_plan *p)
 {
     for (size_t i = 0; p->kits != NULL && p->fronts != NULL && i < p->n; i++) {
         link_kit_unref(p->kits[i]);
-        tls_ctx_unref(p->fronts[i]);
+        certs_free(p->fronts[i]);
     }
     inward_free(p->inward);
     mem_free(p->kits);
@@ -92,28 +108,31 @@ static bool make_lines(struct link *k)
     return true;
 }
 
-static bool make_front(struct link *k, struct tls_ctx *tls)
+static bool make_front(struct link *k, struct certs *certs)
 {
     k->front = mem_zalloc(sizeof *k->front);
     if (k->front == NULL) {
-        tls_ctx_unref(tls);
+        certs_free(certs);
         return false;
     }
-    front_init(k->front, k->w, k, tls);
+    front_init(k->front, k->w, k, certs);
     return true;
 }
 
-/* Opens what the link needs; what fails is told in `why`. */
-static bool open_link(struct link *k, struct buf *why)
+/* Its own addresses, unless it has them already; what fails is told in `why`. */
+static bool open_doors(struct link *k, struct buf *why)
 {
     const struct cfg_link *c = k->kit->c;
     if (k->front != NULL)
-        return accept_open(k->front, c->listen, c->nlisten, why);
-    if (c->transport == LINK_ACCEPT)
-        return listen_all(k, why);
+        return accept_open(k->front, &(struct accept_doors){.v = c->listen, .n = c->nlisten}, why);
+    return c->transport != LINK_ACCEPT || k->nlisteners > 0 || listen_all(k, why);
+}
+
+static bool open_link(struct link *k, struct buf *why)
+{
     for (size_t i = 0; i < k->nlines; i++)
         line_dial(&k->lines[i]);
-    return true;
+    return open_doors(k, why);
 }
 
 /* Has peer_name joined by password in an earlier life? */
@@ -122,11 +141,11 @@ static bool recall_proven(const struct worker *w, const struct link_kit *kit)
     return proven_recall(kit->c->proven_file, kit->c->peer_name, kit->c->name, &w->ctx);
 }
 
-static struct link *new_link(struct worker *w, struct link_kit *kit, struct tls_ctx *front)
+static struct link *new_link(struct worker *w, struct link_kit *kit, struct certs *front)
 {
     struct link *k = mem_zalloc(sizeof *k);
     if (k == NULL) {
-        tls_ctx_unref(front);
+        certs_free(front);
         link_kit_unref(kit);
         return NULL;
     }
@@ -147,10 +166,12 @@ static void stop(struct link *k, bool now)
     line_dismiss(k, now, "the link is stopping");
     for (size_t i = 0; i < k->nlines; i++)
         line_stop(&k->lines[i], now);
+    if (now)
+        line_abort_all(k);
     if (k->front != NULL)
         front_drain(k->front, now);
     if (k->full)
-        accept_resume(&k->w->world, k->index);
+        front_resume(&k->w->world, k->index);
     k->full = false;
 }
 
@@ -195,21 +216,18 @@ static void retire(struct link *k)
 
 /* ---- all of them ----------------------------------------------------------------------------- */
 
-static struct link *find(const struct worker *w, const char *name)
-{
-    for (size_t i = 0; i < w->nlinks; i++)
-        if (w->links[i] != NULL && strcmp(w->links[i]->kit->c->name, name) == 0)
-            return w->links[i];
-    return NULL;
-}
-
 /* The link goes on with a new kit; its streams keep the one they have. */
-static void renew(struct link *k, struct link_kit *kit, struct tls_ctx *front)
+static void renew(struct link *k, struct link_kit *kit, struct certs *front)
 {
+    const struct certs_env env = worker_certs_env(k->w);
+    if (kit->certs != NULL)
+        certs_begin(kit->certs, k->kit->certs, &env);
     link_kit_unref(k->kit);
     k->kit = kit;
     k->proven = k->proven || recall_proven(k->w, kit);
     kit->trust.proven = k->proven;
+    for (size_t i = 0; i < k->nlines; i++)
+        line_adopt(&k->lines[i], i);
     if (k->front != NULL)
         front_adopt(k->front, k, front);
 }
@@ -257,10 +275,10 @@ static bool stays(const struct worker *w, const struct link *k)
 static void pause_anew(struct worker *w)
 {
     for (size_t i = 0; i < LINKS_MAX; i++)
-        accept_resume(&w->world, i);
+        front_resume(&w->world, i);
     for (size_t i = 0; i < w->nlinks; i++)
         if (w->links[i]->full)
-            accept_pause(&w->world, i);
+            front_pause(&w->world, i);
 }
 
 /* The links of a plan: old ones that go on, and new ones. */
@@ -276,11 +294,11 @@ static struct link_kit *take_kit(struct link_plan *p, size_t i)
     return kit;
 }
 
-static struct tls_ctx *take_front(struct link_plan *p, size_t i)
+static struct certs *take_front(struct link_plan *p, size_t i)
 {
-    struct tls_ctx *t = p->fronts[i];
+    struct certs *c = p->fronts[i];
     p->fronts[i] = NULL;
-    return t;
+    return c;
 }
 
 static void choice_undo(struct choice *c, size_t n)
@@ -319,6 +337,7 @@ static void swap(struct worker *w, struct link_plan *p, const struct choice *c)
 {
     struct link **old = w->links;
     size_t nold = w->nlinks;
+    const struct certs_env env = worker_certs_env(w);
     inward_free(w->inward);
     w->inward = p->inward;
     p->inward = NULL;
@@ -332,10 +351,15 @@ static void swap(struct worker *w, struct link_plan *p, const struct choice *c)
     for (size_t i = 0; i < nold; i++) {
         if (find(w, old[i]->kit->c->name) == NULL)
             clear_alarms(old[i]);
-        if (!stays(w, old[i]))
-            retire(old[i]);
+        if (stays(w, old[i]))
+            continue;
+        certs_end(certs_of(old[i]), &env);
+        retire(old[i]);
     }
     mem_free(old);
+    for (size_t i = 0; i < p->n; i++)
+        if (c->fresh[i] && certs_of(w->links[i]) != NULL)
+            certs_begin(certs_of(w->links[i]), NULL, &env);
     pause_anew(w);
 }
 
@@ -351,10 +375,12 @@ bool link_apply(struct worker *w, struct link_plan *p, bool (*changed)(void *arg
     }
     swap(w, p, &c);
     for (size_t i = 0; i < w->nlinks; i++)
-        if (c.fresh[i])
+        if (c.fresh[i]) {
             ok = open_link(w->links[i], why) && ok;
-        else
+        } else {
             renew_lines(w->links[i]);
+            ok = open_doors(w->links[i], why) && ok; /* one may have been taken the last time */
+        }
     mem_free(c.fresh);
     link_plan_free(p);
     hold_sweep(w);
@@ -392,17 +418,24 @@ void link_close(struct worker *w)
     w->inward = NULL;
 }
 
+/* A listener on every address is at each of ours. */
+static bool is_at(const struct endpoint *own, const struct endpoint *e)
+{
+    static const struct ip any4 = {{0}, 4}, any6 = {{0}, 16};
+    bool any = ip_equal(&own->ip, &any4) || ip_equal(&own->ip, &any6);
+    return own->port == e->port &&
+           (ip_equal(&own->ip, &e->ip) || (any && worker_own_address(&e->ip)));
+}
+
 bool link_address(struct worker *w, const struct endpoint *e)
 {
     struct endpoint own;
     for (size_t i = 0; i < w->nlinks; i++) {
         const struct cfg_link *c = w->links[i]->kit->c;
-        if (c->address != NULL && endpoint_parse(str_c(c->address), &own) &&
-            ip_equal(&own.ip, &e->ip) && own.port == e->port)
+        if (c->address != NULL && endpoint_parse(str_c(c->address), &own) && is_at(&own, e))
             return true;
         for (size_t j = 0; j < c->nlisten; j++)
-            if (endpoint_parse(str_c(c->listen[j]), &own) && ip_equal(&own.ip, &e->ip) &&
-                own.port == e->port)
+            if (endpoint_parse(str_c(c->listen[j]), &own) && is_at(&own, e))
                 return true;
     }
     return false;
@@ -439,4 +472,24 @@ size_t link_queued(const struct worker *w)
     LIST_FOREACH (&w->leaving, node, next)
         n += queued(CONTAINER_OF(node, struct link, leaving));
     return n;
+}
+
+bool link_look(struct worker *w, bool files)
+{
+    const struct certs_env env = worker_certs_env(w);
+    bool soon = false;
+    for (size_t i = 0; i < w->nlinks; i++) {
+        struct certs *c = certs_of(w->links[i]);
+        if (c == NULL)
+            continue;
+        certs_look(c, files, &env);
+        soon = soon || certs_unsettled(c);
+    }
+    return soon;
+}
+
+void link_dump_certs(struct worker *w)
+{
+    for (size_t i = 0; i < w->nlinks; i++)
+        certs_dump(certs_of(w->links[i]), &w->ctx);
 }

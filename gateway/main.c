@@ -243,13 +243,33 @@ static int check_only(const struct supervisor_options *o, const struct gateway_c
     return SUPERVISOR_OK;
 }
 
+static void print_secret(const char *what, const char *secret)
+{
+    char text[DIALBACK_FINGERPRINT];
+    if (dialback_fingerprint(text, str_c(secret)))
+        printf("  %s: %s\n", what, text);
+}
+
+/* The same on all gateways of a domain. */
+static void dialback_info(const struct gateway_config *cfg)
+{
+    printf("dialback\n");
+    if (cfg->dialback.secret == NULL)
+        printf("  no secret_file: a random secret at each start, which no other gateway has\n");
+    else
+        print_secret("secret", cfg->dialback.secret);
+    for (size_t i = 0; i < cfg->dialback.nprevious; i++)
+        print_secret("previous", cfg->dialback.previous_secrets[i]);
+}
+
 static int auth_info(const struct gateway_config *cfg)
 {
     bool ok = true;
+    dialback_info(cfg);
     for (size_t i = 0; i < cfg->nlinks; i++) {
         const struct cfg_link *k = &cfg->links[i];
         const char *name = k->component != NULL ? k->component : k->name;
-        struct tls_identity id = {name, k->certificate, k->key};
+        struct tls_identity id = {.domain = name, .certificate = k->certificate, .key = k->key};
         ok = auth_info_print("link", k->name, &id) && ok;
     }
     return ok ? SUPERVISOR_OK : SUPERVISOR_BAD_CONFIG;

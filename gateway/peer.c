@@ -7,7 +7,7 @@
 #include "core/base/mem.h"
 #include "gateway/policy/policy.h"
 
-enum { PEERS_MAX = 10000, S2S_PORT = 5269 };
+enum { PEERS_MAX = 10000, WITHOUT_EXTERNAL_MS = 10 * 60 * 1000 };
 
 static void dial(struct peer *p, size_t target);
 
@@ -20,10 +20,9 @@ static void on_timer(struct timer *t)
     peer_kick(p);
 }
 
-static void name_peer(char key[PAIR_TEXT], const struct front *f, struct str remote,
-                      struct str local)
+static void name_peer(char key[PAIR_TEXT], bool pair, struct str remote, struct str local)
 {
-    if (f->link == NULL)
+    if (!pair)
         snprintf(key, PAIR_TEXT, "%.*s", STR_ARG(remote));
     else
         snprintf(key, PAIR_TEXT, "%.*s:%.*s", STR_ARG(local), STR_ARG(remote));
@@ -52,12 +51,35 @@ static struct peer *new_peer(struct front *f, const char *key, struct str remote
     return p;
 }
 
+/* By the domain; by the pair towards the inside, and to a server that takes one of our domains on a
+ * stream: what a pair has of its own it keeps, even when the domain's is gone. `key` is what it
+ * has, or would have. */
+static struct peer *find_peer(const struct front *f, struct str remote, struct str local,
+                              char key[PAIR_TEXT])
+{
+    struct peer *p;
+    name_peer(key, true, remote, local);
+    HASH_FIND_STR(f->peers, key, p);
+    if (p != NULL || f->link != NULL)
+        return p;
+    name_peer(key, false, remote, local);
+    HASH_FIND_STR(f->peers, key, p);
+    if (p == NULL || !p->alone || str_is(local, p->local) || remote_carrier(p->remote, local) != 0)
+        return p;
+    name_peer(key, true, remote, local);
+    return NULL;
+}
+
+struct peer *peer_find(const struct front *f, struct str remote, struct str local)
+{
+    char key[PAIR_TEXT];
+    return find_peer(f, remote, local, key);
+}
+
 struct peer *peer_get(struct front *f, struct str remote, struct str local)
 {
     char key[PAIR_TEXT];
-    struct peer *p;
-    name_peer(key, f, remote, local);
-    HASH_FIND_STR(f->peers, key, p);
+    struct peer *p = find_peer(f, remote, local, key);
     if (p == NULL)
         return new_peer(f, key, remote, local);
     if (remote_state_of(p->remote) == REMOTE_IDLE) /* it is this one that wakes it */
@@ -76,6 +98,7 @@ static void free_peer(struct peer *p)
         connect_cancel(p->dialling);
     if (p->out != NULL)
         p->out->peer = NULL;
+    dane_target_free(p->dane);
     remote_free(p->remote);
     mem_free(p);
 }
@@ -108,13 +131,30 @@ static void step(void *machine, const struct gw_event *ev, struct gw_actions *ou
     s2s_out_step(m, ev, out);
 }
 
+/* The local domain gets a peer, and so a stream, of its own; what waits goes there in its order. */
+static void move_out(struct peer *p, struct str local)
+{
+    struct span st;
+    p->alone = true;
+    struct peer *own = peer_get(p->front, str_c(p->domain), local);
+    while (remote_take(p->remote, local, &st)) {
+        struct remote_refusal r = {"resource-constraint", STR("too many remote domains")};
+        if (own != NULL)
+            r = remote_stanza(own->remote, local, st.s, loop_now(&p->w->loop));
+        if (r.condition != NULL)
+            front_failed(p->front, st, r.condition, r.text);
+        span_release(&st);
+    }
+    if (own != NULL)
+        peer_kick(own);
+}
+
 static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
 {
-    (void)ev;
     struct out_session *o = (struct out_session *)s;
     struct peer *p = o->peer;
     uint64_t now = loop_now(s->loop);
-    if (p == NULL)
+    if (carry_inward(o->w, ev, a) || p == NULL)
         return;
     switch (a->kind) {
     case ACT_READY:
@@ -122,11 +162,19 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
         remote_stream_ready(p->remote);
         break;
     case ACT_PAIR:
+        worker_key_answered(o, a);
         if (a->u.pair.result == PAIR_VALID && p->front->link == NULL)
             story_tell(&p->w->story, "stream.up", p->domain, "%.*s can write to %s (%s)",
                        STR_ARG(a->u.pair.local), p->domain,
                        conn_encrypted(s->conn) ? conn_tls_peer(s->conn)->protocol : "in clear");
-        remote_pair_result(p->remote, a->u.pair.local, a->u.pair.result, a->u.pair.text, now);
+        if (a->u.pair.result == PAIR_ERROR) /* dialback did not do either */
+            p->without_external = 0;
+        if (a->u.pair.result == PAIR_VALID && o->m.bidi)
+            carry_pause_new(o->w, s, &o->full_links, a->u.pair.local, a->u.pair.remote);
+        if (a->u.pair.result == PAIR_ALONE)
+            move_out(p, a->u.pair.local);
+        else
+            remote_pair_result(p->remote, a->u.pair.local, a->u.pair.result, a->u.pair.text, now);
         break;
     case ACT_ANSWERED:
         remote_answered(p->remote, &a->u.answered.request, a->u.answered.verdict,
@@ -138,33 +186,12 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
     peer_kick(p);
 }
 
-/* What the stream did not send goes back to the queues, in order; one that was cut in the middle
- * cannot be sent again. */
-static void take_back(struct out_session *o)
+/* Its peer has nothing to do with it any more. */
+static void leave(struct out_session *o)
 {
-    struct books *books = front_books(o->front);
-    struct list back = {NULL, NULL, 0};
-    struct outq_item *it;
-    struct span stanza;
-    bool partial = false;
-    while (conn_unsent(o->s.conn, &stanza, &partial)) {
-        books->writing--;
-        it = partial ? NULL : mem_zalloc(sizeof *it);
-        if (it == NULL) {
-            front_failed(o->front, stanza, "remote-server-timeout",
-                         STR("the stream was cut while this was being sent"));
-            span_release(&stanza);
-            continue;
-        }
-        it->stanza = stanza;
-        list_prepend(&back, &it->node);
-    }
-    struct list_node *n;
-    while ((n = list_pop(&back)) != NULL) {
-        it = CONTAINER_OF(n, struct outq_item, node);
-        switch_requeue(o->front, it->stanza);
-        outq_item_free(it);
-    }
+    peer_carried(o->peer, o->sent_ms);
+    o->peer->out = NULL;
+    o->peer = NULL;
 }
 
 /* The sentence that a bounce will carry: which step failed, against whom. */
@@ -186,6 +213,14 @@ static void raise_alarm(const struct out_session *o, enum end_reason reason, str
         front_alarm(o->front, "link.tls", text.n ? text : str_c(end_reason_name(reason)));
 }
 
+/* The peer had refused EXTERNAL and would not go on: dialback may do on the next stream. */
+static bool hung_up(const struct s2s_out *m, enum end_reason reason)
+{
+    return (reason == END_PEER_CLOSED || reason == END_LOST ||
+            reason == END_STREAM_ERROR_RECEIVED) &&
+           m->external_refused && m->can_dialback && authz_first(&m->authz, AUTHZ_VALID) == NULL;
+}
+
 static void ended(struct session *s, enum end_reason reason, struct str text)
 {
     struct out_session *o = (struct out_session *)s;
@@ -199,15 +234,20 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
     if (o->front->link == NULL && authz_count(&o->m.authz, AUTHZ_VALID) > 0)
         story_tell(&o->w->story, "stream.down", o->m.remote, "the stream to %s ended: %s%s%.*s",
                    o->m.remote, end_reason_name(reason), text.n ? ": " : "", STR_ARG(text));
-    take_back(o);
+    carry_take_back(o->front, s);
+    bool without = peer_judge_bidi(o);
     if (o->peer == NULL)
         return;
     struct peer *p = o->peer;
+    leave(o);
     char why[360];
     describe_end(o, reason, text, why, sizeof why);
-    o->peer = NULL;
-    p->out = NULL;
-    if (o->m.reset)
+    bool hung = hung_up(&o->m, reason), again = o->m.reset || hung || without;
+    if (hung && !o->m.reset)
+        p->without_external = loop_now(s->loop) + WITHOUT_EXTERNAL_MS;
+    if (reason == END_UNTRUSTED) /* it may come back with another certificate */
+        conn_forget_session(s->conn);
+    if (again)
         remote_stream_reset(p->remote, str_c(why), loop_now(s->loop));
     else
         remote_stream_ended(p->remote, str_c(why), loop_now(s->loop));
@@ -225,9 +265,7 @@ static void sent(struct session *s, size_t stanzas, size_t bytes)
 {
     (void)bytes;
     struct out_session *o = (struct out_session *)s;
-    struct books *books = front_books(o->front);
-    books->writing -= stanzas;
-    books->delivered += stanzas;
+    carry_sent(o->front, stanzas);
     if (o->peer != NULL)
         remote_sent(o->peer->remote);
 }
@@ -237,6 +275,7 @@ static void free_session(struct out_session *o)
     list_remove(&o->node);
     tls_ctx_unref(o->s.tls.ctx);
     s2s_out_free(&o->m);
+    dane_target_free(o->dane);
     link_kit_unref(o->kit);
     mem_free(o);
 }
@@ -261,6 +300,25 @@ static const char *shown_domain(const struct out_session *o)
 {
     const struct cfg_domain *d = gateway_config_domain(o->w->cfg, str_c(o->m.local));
     return o->front->link != NULL ? o->m.local : d != NULL ? d->name : NULL;
+}
+
+/* What TLS needs to know of the two sides beforehand. */
+static void set_tls(struct out_session *o)
+{
+    o->s.tls.domain = shown_domain(o);
+    o->s.tls.ca_file =
+        o->front->link == NULL ? policy_ca_file(o->w->cfg, str_c(o->m.remote)) : NULL;
+}
+
+/* A certificate that we made ourselves proves nothing to anybody: it is not offered as a proof. */
+static void set_identity(struct out_session *o, const struct peer *p)
+{
+    const struct cfg_domain *d = gateway_config_domain(o->w->cfg, str_c(o->m.local));
+    o->m.has_certificate = d != NULL && (d->certificate != NULL || d->client_certificate != NULL);
+    o->m.wants_external =
+        remote_queued(p->remote) > 0 && p->without_external <= loop_now(&o->w->loop);
+    o->m.wants_bidi = remote_queued(p->remote) > 0 && p->no_bidi <= loop_now(&o->w->loop);
+    o->m.direct_tls = o->s.tls.direct = p->targets[p->target].direct_tls;
 }
 
 static void set_trust(struct out_session *o)
@@ -290,13 +348,16 @@ static struct out_session *new_session(struct peer *p, const struct endpoint *to
         return NULL;
     }
     set_trust(o);
+    o->m.target = o->dane = p->dane;
+    p->dane = NULL;
     o->s.ops = &out_ops;
     o->s.machine = &o->m;
     o->s.log.sink = w->log;
     o->s.linger_ms = LINGER_MS;
     o->s.limits = p->front->link != NULL ? &w->limits_link : &w->limits_proven;
-    o->s.tls.ctx = tls_ctx_ref(p->front->tls);
-    o->s.tls.domain = shown_domain(o);
+    o->s.tls.ctx = tls_ctx_ref(certs_tls(p->front->certs));
+    set_tls(o);
+    set_identity(o, p);
     o->s.tls.peer_name = o->m.remote;
     set_context(o, str_c(p->local), str_c(p->domain));
     list_append(&p->front->out, &o->node);
@@ -309,8 +370,7 @@ static void detach(struct peer *p, const char *why)
     struct out_session *o = p->out;
     if (o == NULL)
         return;
-    o->peer = NULL;
-    p->out = NULL;
+    leave(o);
     session_drain(&o->s, why);
 }
 
@@ -346,10 +406,11 @@ static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, co
         dial_failed(p, "out of memory", false);
         return;
     }
+    opt.tlsa = o->dane != NULL ? o->dane->tlsa : NULL;
     p->out = o;
     remote_connected(p->remote);
     p->w->n.streams_out++;
-    log_ev(&o->s.log, LOG_INFO, "s2s.connected",
+    log_ev(&o->s.log, LOG_INFO, "s2s.connected", KV_C("tls", o->m.direct_tls ? "direct" : NULL),
            KV_SEC("after", loop_now(&p->w->loop) - p->started));
     if (!session_start(&o->s, &p->w->loop, tcp, &opt)) {
         p->out = NULL;
@@ -411,20 +472,32 @@ static void connect_to(struct peer *p, const struct ip *ips, size_t n)
         dial_failed(p, "out of memory", false);
 }
 
+/* What DNSSEC knows of the target is known. */
+static void on_dane(struct peer *p, const char *why)
+{
+    if (why != NULL)
+        dial_failed(p, why, true);
+    else
+        connect_to(p, p->found.ip, p->found.n);
+}
+
 static void on_addresses(void *arg, const struct dns_addresses *a)
 {
     struct peer *p = arg;
     p->query = NULL;
+    p->found = *a;
     if (a->status != DNS_OK || a->n == 0)
         dial_failed(p, a->text, true);
     else
-        connect_to(p, a->ip, a->n);
+        peer_dane(p, on_dane);
 }
 
 static void dial(struct peer *p, size_t target)
 {
     struct ip ip;
     p->target = target;
+    dane_target_free(p->dane);
+    p->dane = NULL;
     const char *host = p->targets[target].host;
     p->literal = p->routed && ip_parse(str_c(host), &ip);
     if (p->literal) {
@@ -434,78 +507,6 @@ static void dial(struct peer *p, size_t target)
     p->query = resolver_addresses(p->w->resolver, str_c(host), on_addresses, p);
     if (p->query == NULL)
         dial_failed(p, "too many DNS lookups under way", true);
-}
-
-/* ---- resolving ------------------------------------------------------------------------------- */
-
-static void on_services(void *arg, const struct dns_services *s)
-{
-    struct peer *p = arg;
-    uint64_t now = loop_now(&p->w->loop);
-    p->query = NULL;
-    if (s->status != DNS_OK) {
-        story_tell(&p->w->story, "peer.failed", p->domain, "%s", s->text);
-        remote_resolve_failed(p->remote, str_c(s->text), now);
-    } else {
-        memcpy(p->targets, s->target, s->ntargets * sizeof s->target[0]);
-        p->ntargets = s->ntargets;
-        remote_resolved(p->remote, s->ntargets, now);
-    }
-    peer_kick(p);
-}
-
-/* A route's target: "192.0.2.7:5269", "[2001:db8::1]:5269" or "host.example:5269". */
-static bool add_target(struct peer *p, const char *route)
-{
-    struct endpoint e;
-    struct dns_target *t = &p->targets[p->ntargets++];
-    if (endpoint_parse(str_c(route), &e)) {
-        char text[ENDPOINT_TEXT];
-        ip_text(&e.ip, text);
-        str_copy(t->host, sizeof t->host, str_c(text));
-        t->port = e.port;
-        return true;
-    }
-    const char *colon = strrchr(route, ':');
-    long port = colon ? strtol(colon + 1, NULL, 10) : S2S_PORT;
-    if (port < 1 || port > 65535)
-        return false;
-    t->port = (uint16_t)port;
-    return domain_ascii((struct str){route, colon ? (size_t)(colon - route) : strlen(route)},
-                        t->host);
-}
-
-/* The targets are in the order of the list, which is the order to try. */
-static void use_route(struct peer *p, char *const *route, size_t n)
-{
-    bool ok = true;
-    p->ntargets = 0;
-    for (size_t i = 0; i < n && i < DNS_TARGETS_MAX; i++) {
-        ok = add_target(p, route[i]) && ok;
-        log_ev(&p->w->ctx, LOG_INFO, "dns.result", KV_C("domain", p->domain),
-               KV_C("method", p->front->link != NULL ? "link" : "route"), KV_C("msg", route[i]));
-    }
-    remote_resolved(p->remote, ok ? p->ntargets : 0, loop_now(&p->w->loop));
-    peer_kick(p);
-}
-
-static void resolve(struct peer *p)
-{
-    const struct link *link = p->front->link;
-    const struct cfg_peer *route = link == NULL ? policy_route(p->w->cfg, str_c(p->domain)) : NULL;
-    uint64_t now = loop_now(&p->w->loop);
-    p->started = now;
-    p->routed = link != NULL || route != NULL;
-    if (p->routed) {
-        use_route(p, route != NULL ? route->route : &link->kit->c->address,
-                  route != NULL ? route->nroute : 1);
-        return;
-    }
-    p->query = resolver_services(p->w->resolver, str_c(p->domain), on_services, p);
-    if (p->query == NULL) {
-        remote_resolve_failed(p->remote, STR("too many DNS lookups under way"), now);
-        peer_kick(p);
-    }
 }
 
 /* ---- carrying out ---------------------------------------------------------------------------- */
@@ -525,16 +526,24 @@ static void want(struct peer *p, const struct remote_act *a)
     session_event(&p->out->s, &ev);
 }
 
-static void hand_over(struct out_session *o, struct span stanza)
+static void hand_over(struct peer *p, uint64_t carrier, struct span stanza)
 {
-    if (!conn_send_stanza(o->s.conn, stanza)) {
-        front_failed(o->front, stanza, "resource-constraint", STR("out of memory"));
+    struct out_session *o = p->out;
+    if (carrier != 0) {
+        carrier_send(p, carrier, stanza);
+        return;
+    }
+    if (!s2s_out_fits(&o->m, stanza.s.n)) {
+        front_failed(o->front, stanza, "policy-violation",
+                     STR("the peer's server takes no stanza of this size"));
         span_release(&stanza);
         return;
     }
-    front_books(o->front)->writing++;
+    if (!carry_stanza(o->front, &o->s, stanza))
+        return;
     o->stanzas++;
-    s2s_out_touch(&o->m, loop_now(o->s.loop));
+    o->sent_ms = loop_now(o->s.loop);
+    s2s_out_touch(&o->m, o->sent_ms);
 }
 
 static bool writable(const struct peer *p)
@@ -546,9 +555,14 @@ static bool writable(const struct peer *p)
 /* Past the queue. */
 static bool send_now(struct peer *p, struct str local, struct span stanza)
 {
-    if (!writable(p) || !remote_may_send(p->remote, local) || !s2s_out_valid(&p->out->m, local))
+    carrier_adopt(p, local);
+    if (!remote_may_send(p->remote, local))
         return false;
-    hand_over(p->out, stanza);
+    uint64_t carrier = remote_carrier(p->remote, local);
+    if (carrier != 0 ? !carrier_takes(p, carrier, local)
+                     : !writable(p) || !s2s_out_valid(&p->out->m, local))
+        return false;
+    hand_over(p, carrier, stanza);
     return true;
 }
 
@@ -598,7 +612,7 @@ static void carry_out(struct peer *p, struct remote_act *a)
     struct worker *w = p->w;
     switch (a->what) {
     case REMOTE_DO_RESOLVE:
-        resolve(p);
+        peer_resolve(p);
         break;
     case REMOTE_DO_DIAL:
         dial(p, a->target);
@@ -608,7 +622,7 @@ static void carry_out(struct peer *p, struct remote_act *a)
         want(p, a);
         break;
     case REMOTE_DO_SEND:
-        hand_over(p->out, a->stanza);
+        hand_over(p, a->carrier, a->stanza);
         break;
     case REMOTE_DO_BOUNCE:
         front_put_back(p->front, a->stanza, a->condition, a->text);
@@ -623,10 +637,19 @@ static void carry_out(struct peer *p, struct remote_act *a)
     }
 }
 
+/* What it has to remember of the peer beyond its stanzas and questions. */
+static uint64_t kept_until(const struct peer *p)
+{
+    return p->settled > p->no_bidi ? p->settled : p->no_bidi;
+}
+
 static void arm(struct peer *p)
 {
-    uint64_t due, now = loop_now(&p->w->loop);
-    if (remote_due(p->remote, &due))
+    uint64_t due = UINT64_MAX, now = loop_now(&p->w->loop), kept = kept_until(p);
+    remote_due(p->remote, &due);
+    if (kept > now && kept < due)
+        due = kept;
+    if (due != UINT64_MAX)
         loop_timer_set(&p->w->loop, &p->timer, due > now ? due - now : 1);
     else
         loop_timer_clear(&p->w->loop, &p->timer);
@@ -639,8 +662,7 @@ static void leave_closing(struct peer *p)
     struct out_session *o = p->out;
     if (o == NULL || o->m.state != S2S_OUT_CLOSING || p->front->draining)
         return;
-    o->peer = NULL;
-    p->out = NULL;
+    leave(o);
     remote_stream_ended(p->remote, STR("the stream was closed for want of use"),
                         loop_now(&p->w->loop));
 }
@@ -649,10 +671,12 @@ static void on_kick(struct loop_task *t)
 {
     struct peer *p = CONTAINER_OF(t, struct peer, kick);
     struct remote_act a;
+    struct remote_room room = {.carrier = carrier_takes, .arg = p};
+    uint64_t now = loop_now(&p->w->loop);
     leave_closing(p);
-    while (remote_next(p->remote, loop_now(&p->w->loop), writable(p), &a))
+    while (room.stream = writable(p), remote_next(p->remote, now, &room, &a))
         carry_out(p, &a);
-    if (p->out == NULL && remote_disposable(p->remote, loop_now(&p->w->loop)))
+    if (p->out == NULL && kept_until(p) <= now && remote_disposable(p->remote, now))
         free_peer(p);
     else
         arm(p);
@@ -693,12 +717,28 @@ static void policy_queued(struct peer *p)
     peer_kick(p);
 }
 
+/* Its link has a new kit, by which the certificate has to hold, too. */
+static void renew_kit(struct out_session *o)
+{
+    struct link_kit *old = o->kit;
+    if (o->front->link == NULL || old == o->front->link->kit)
+        return;
+    set_trust(o);
+    set_context(o, str_c(o->m.local), str_c(o->m.remote));
+    link_kit_unref(old);
+    if (o->m.judged)
+        front_judge_anew(&o->s, o->kit);
+}
+
 void peer_policy_changed(struct front *f)
 {
     struct peer *p, *next;
     LIST_FOREACH (&f->out, n, following) {
         struct out_session *o = CONTAINER_OF(n, struct out_session, node);
-        o->s.tls.domain = shown_domain(o);
+        set_tls(o);
+        session_trust(&o->s, certs_tls(f->certs));
+        conn_judge(o->s.conn, o->s.tls.ca_file);
+        renew_kit(o);
         struct gw_event ev = {.kind = EV_POLICY_CHANGED, .now_ms = loop_now(&f->w->loop)};
         session_event(&o->s, &ev);
     }

@@ -174,18 +174,26 @@ static const char *certificate_state(const struct tls_peer *t, const char *peer)
     return t->self_signed ? "self-signed" : "untrusted";
 }
 
+/* EXTERNAL proves one pair of a stream at most; it is what the stream stands on. */
+static const char *proven_by(const struct authz *a)
+{
+    const char *mech = "none";
+    for (size_t i = 0; i < a->n; i++) {
+        if (a->v[i].state == AUTHZ_VALID && a->v[i].external)
+            return "external";
+        if (a->v[i].state == AUTHZ_VALID)
+            mech = "dialback";
+    }
+    return mech;
+}
+
 static const char *mechanism_in(const struct s2s_in *m)
 {
     if (m->trusted_address)
         return "address";
     if (m->judged && trust_ok(m->verdict))
         return "certificate";
-    return authz_count(&m->authz, AUTHZ_VALID) > 0 ? "dialback" : "none";
-}
-
-static const char *mechanism_out(const struct s2s_out *m)
-{
-    return authz_count(&m->authz, AUTHZ_VALID) > 0 ? "dialback" : "none";
+    return proven_by(&m->authz);
 }
 
 /* What every stream has, in or out. */
@@ -222,7 +230,7 @@ static struct stream stream_out(const struct out_session *o)
                            .peer = o->m.remote,
                            .state = s2s_out_state_name(o->m.state),
                            .addr = o->addr,
-                           .mech = mechanism_out(&o->m),
+                           .mech = proven_by(&o->m.authz),
                            .link = o->kit != NULL ? o->kit->c->name : NULL,
                            .pairs = &o->m.authz,
                            .sid = o->sid,
@@ -396,6 +404,7 @@ static void put_peer(struct worker *w, const struct tally *t, const struct kv_si
                                       : KV_S("retry_in", STR_NONE),
         k != NULL && k->until > now ? KV_SEC("blocked_for", k->until - now)
                                     : KV_S("blocked_for", STR_NONE),
+        KV_C("no_bidi", p != NULL && p->no_bidi > now ? p->bidi_why : NULL),
         KV_S("msg", st.why.n ? st.why : STR_NONE));
 }
 

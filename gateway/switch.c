@@ -164,13 +164,19 @@ static void to_ourselves(struct worker *w, struct line *l, const struct stanza *
     hold_reply(w, l, answer, local);
 }
 
+static void log_refused(struct worker *w, const struct link *k, const struct stanza *st,
+                        const char *reason)
+{
+    w->n.firewall_refused++;
+    log_ev(&w->ctx, LOG_WARN, "stanza.refused", KV_C("reason", reason),
+           KV_C("link", k->kit->c->name), KV_S("from", st->from), KV_S("to", st->to));
+}
+
 static void refuse(struct worker *w, const struct link *k, const struct stanza *st,
                    const char *reason)
 {
-    w->n.firewall_refused++;
     w->n.outward.dropped++;
-    log_ev(&w->ctx, LOG_WARN, "stanza.refused", KV_C("reason", reason),
-           KV_C("link", k->kit->c->name), KV_S("from", st->from), KV_S("to", st->to));
+    log_refused(w, k, st, reason);
 }
 
 void switch_dropped(struct link *k, const struct stanza *st, const char *reason)
@@ -309,6 +315,20 @@ void switch_bounce_inward(struct worker *w, const struct stanza *st, struct str 
         w->n.outward.dropped++; /* an error is never answered by an error */
 }
 
+void switch_malformed_inward(struct worker *w, const struct stanza *st, const struct gw_action *a)
+{
+    struct domain local, remote;
+    struct jid j;
+    w->n.inward.received++;
+    if (a->kind != ACT_BOUNCE || jid_prepare(st->to, &j, &local) == JID_BAD_DOMAIN ||
+        jid_prepare(st->from, &j, &remote) == JID_BAD_DOMAIN) {
+        w->n.inward.dropped++;
+        return;
+    }
+    switch_bounce_inward(w, st, str_c(local.ascii), str_c(remote.ascii), a->u.bounce.type,
+                         a->u.bounce.condition, a->u.bounce.text);
+}
+
 void switch_inward(struct worker *w, const struct stanza *st, struct str local, struct str remote)
 {
     w->n.inward.received++;
@@ -327,14 +347,22 @@ void switch_inward(struct worker *w, const struct stanza *st, struct str local, 
         hold_send(w, &way, out);
 }
 
-/* It was counted as delivered; what is said about it now is ours. */
-void switch_undelivered(struct worker *w, const struct stanza *st, const struct gw_action *a)
+/* It was counted as delivered; what is said about it now is ours. But it speaks for a domain, so it
+ * goes through the same wall as what the inside sends. */
+void switch_undelivered(struct link *k, const struct stanza *st, const struct gw_action *a)
 {
+    struct worker *w = k->w;
     struct domain local, remote;
     struct jid j;
     if (!bounce_allowed(st) || jid_prepare(st->to, &j, &local) == JID_BAD_DOMAIN ||
-        jid_prepare(st->from, &j, &remote) == JID_BAD_DOMAIN ||
-        gateway_config_domain(w->cfg, str_c(remote.ascii)) != NULL)
+        jid_prepare(st->from, &j, &remote) == JID_BAD_DOMAIN)
+        return;
+    const char *text = NULL, *wall = firewall(w, k, NULL, str_c(local.ascii), str_c(remote.ascii));
+    if (wall != NULL) {
+        log_refused(w, k, st, wall);
+        return;
+    }
+    if (outward_refusal(w, str_c(local.ascii), str_c(remote.ascii), &text) != NULL)
         return;
     log_bounce(w, "in", str_c(local.ascii), str_c(remote.ascii), a->u.bounce.condition,
                str_c(a->u.bounce.text));

@@ -7,7 +7,9 @@
 #include "core/daemon/report.h"
 #include "gateway/policy/policy.h"
 
-enum { EXIT_CANNOT_LISTEN = 69, EXIT_CONFIG = 78 };
+enum { EXIT_CANNOT_LISTEN = 69, EXIT_CONFIG = 78, SESSIONS_KEPT = 1000 };
+/* Until the next look at certificates: when nobody watches files, and when one was just written. */
+enum { LOOK_MS = 60 * 60 * 1000, SOON_MS = 3000 };
 
 uint32_t worker_sid(struct worker *w)
 {
@@ -36,12 +38,67 @@ bool worker_own_address(const struct ip *ip)
 
 /* ---- what follows from a snapshot ------------------------------------------------------------ */
 
+static const char SECRET_MISMATCH[] = "dialback.secret-mismatch";
+
+/* With another secret, what was known of the former says nothing. */
+static void forget_mismatch(struct worker *w)
+{
+    memset(&w->secret_watch, 0, sizeof w->secret_watch);
+    alarm_clear_kind(&w->alarms, SECRET_MISMATCH, loop_now(&w->loop));
+}
+
 static void set_secrets(struct worker *w)
 {
     const struct gateway_config *c = w->cfg;
+    const char *old = w->secrets.current;
     w->secrets.current = c->dialback.secret ? c->dialback.secret : w->random_secret;
     w->secrets.previous = c->dialback.previous_secrets;
     w->secrets.nprevious = c->dialback.nprevious;
+    if (old != NULL && strcmp(old, w->secrets.current) != 0)
+        forget_mismatch(w);
+}
+
+void worker_vouched(struct worker *w, const struct db_request *q, bool good)
+{
+    secret_watch_asked(&w->secret_watch, q->local, q->remote, q->stream_id, good,
+                       loop_now(&w->loop));
+}
+
+static void tell_mismatch(struct worker *w, const struct db_request *key, enum secret_verdict v)
+{
+    char local[DOMAIN_MAX + 1], text[ALARM_TEXT_MAX];
+    const uint64_t now = loop_now(&w->loop);
+    str_copy(local, sizeof local, key->local);
+    if (v == SECRET_AGREES) {
+        alarm_clear(&w->alarms, SECRET_MISMATCH, local, now);
+        return;
+    }
+    (void)snprintf(text, sizeof text, "%s; last: %.*s",
+                   v == SECRET_DIFFERS
+                       ? "our dialback keys are invalid to peers that did not ask us: another "
+                         "gateway of this domain has another secret; compare \"dialback\" of "
+                         "--auth-info"
+                       : "we do not know our own dialback keys any more: is the former secret "
+                         "missing in dialback.previous_secret_files?",
+                   STR_ARG(key->remote));
+    alarm_raise(&w->alarms, SECRET_MISMATCH, local, text, now);
+}
+
+void worker_key_answered(const struct out_session *o, const struct gw_action *pair)
+{
+    struct worker *w = o->w;
+    const uint64_t now = loop_now(&w->loop);
+    const struct db_request key = {pair->u.pair.local, str_c(o->m.remote), str_c(o->m.id),
+                                   STR_NONE};
+    enum secret_verdict v = SECRET_NOTHING;
+    if (o->front->link != NULL || (o->m.authenticated && str_is(key.local, o->m.local)))
+        return; /* proven by other means */
+    if (pair->u.pair.result == PAIR_INVALID)
+        v = secret_watch_refused(&w->secret_watch, key.local, key.remote, key.stream_id, now);
+    else if (pair->u.pair.result == PAIR_VALID)
+        v = secret_watch_accepted(&w->secret_watch, key.local, key.remote, key.stream_id, now);
+    if (v != SECRET_NOTHING)
+        tell_mismatch(w, &key, v);
 }
 
 static void set_limits(struct worker *w)
@@ -55,43 +112,65 @@ static void set_limits(struct worker *w)
     w->limits_link.element = 4 * c->limits.stanza_size; /* the inside is not a stranger */
 }
 
-static void adopt(struct worker *w, struct gateway_config *cfg, struct tls_ctx *tls)
+static void adopt(struct worker *w, struct gateway_config *cfg, struct certs *certs)
 {
     bool first = w->cfg == NULL;
+    const struct certs_env env = worker_certs_env(w);
     w->cfg = gateway_config_ref(cfg);
     set_secrets(w);
     set_limits(w);
     if (first)
-        front_init(&w->world, w, NULL, tls);
+        front_init(&w->world, w, NULL, certs);
     else
-        front_adopt(&w->world, NULL, tls);
+        front_adopt(&w->world, NULL, certs);
+    if (first)
+        certs_begin(certs, NULL, &env);
     rules_adopt(w);
     /* The links go last: what the others have to say about the old snapshot passes through them. */
 }
 
-static struct tls_ctx *make_tls(const struct gateway_config *c, struct buf *why)
+static struct certs *certs_of(struct worker *w, const struct gateway_config *c,
+                              struct tls_identity *ids, const char **ca_files, struct buf *why)
 {
-    struct tls_identity *ids = mem_zalloc(c->ndomains * sizeof *ids);
-    if (ids == NULL)
-        return NULL;
+    size_t nca_files = 0;
     for (size_t i = 0; i < c->ndomains; i++)
-        ids[i] =
-            (struct tls_identity){c->domains[i].name, c->domains[i].certificate, c->domains[i].key};
+        ids[i] = (struct tls_identity){.domain = c->domains[i].name,
+                                       .certificate = c->domains[i].certificate,
+                                       .key = c->domains[i].key,
+                                       .client_certificate = c->domains[i].client_certificate,
+                                       .client_key = c->domains[i].client_key};
+    for (size_t i = 0; i < c->npeers; i++)
+        if (c->peers[i].ca_file != NULL)
+            ca_files[nca_files++] = c->peers[i].ca_file;
     struct tls_settings s = {.identities = ids,
                              .nidentities = c->ndomains,
                              .ca_file = c->tls.ca_file,
+                             .ca_files = ca_files,
+                             .nca_files = nca_files,
+                             .crl_file = c->tls.crl_file,
+                             .sessions = SESSIONS_KEPT,
                              .minimum = c->tls.minimum};
-    struct tls_ctx *t = tls_ctx_new(&s, why);
+    const struct certs_before old = {w->world.certs, worker_certs_env(w).now};
+    return certs_new(&s, NULL, &old, why);
+}
+
+static struct certs *make_certs(struct worker *w, const struct gateway_config *c, struct buf *why)
+{
+    struct tls_identity *ids = mem_zalloc(c->ndomains * sizeof *ids);
+    const char **ca_files = mem_zalloc((c->npeers + 1) * sizeof *ca_files);
+    struct certs *certs =
+        ids != NULL && ca_files != NULL ? certs_of(w, c, ids, ca_files, why) : NULL;
     mem_free(ids);
-    return t;
+    mem_free(ca_files);
+    return certs;
 }
 
 static struct resolver *make_resolver(struct worker *w, const struct gateway_config *c,
                                       struct buf *why)
 {
     char text[DNS_TEXT_MAX] = "out of memory";
-    struct resolver *r =
-        resolver_new(&w->loop, c->dns.servers, c->dns.nservers, c->dns.timeout, text);
+    struct resolver_settings s = {c->dns.servers, c->dns.nservers, c->dns.timeout, c->dns.trust_ad};
+    struct resolver *r = resolver_new(&w->loop, &s, text);
     if (r == NULL)
         buf_printf(why, "dns.servers: %s\n", text);
     return r;
@@ -103,10 +182,6 @@ static void tell_about_files(struct worker *w, const struct gateway_config *c)
         log_ev(&w->ctx, LOG_NOTICE, "dialback.secret.random",
                KV_C("msg", "no dialback.secret_file: a random secret for this run; several gateways"
                            " for one domain need a common one"));
-    for (size_t i = 0; i < c->ndomains; i++)
-        if (c->domains[i].certificate == NULL)
-            log_ev(&w->ctx, LOG_NOTICE, "tls.certificate.made", KV_C("domain", c->domains[i].name),
-                   KV_C("msg", "no certificate configured: a self-signed one was made"));
 }
 
 static void tell_warnings(struct worker *w, struct buf *why)
@@ -116,9 +191,42 @@ static void tell_warnings(struct worker *w, struct buf *why)
     buf_clear(why);
 }
 
+/* ---- certificates that are renewed ----------------------------------------------------------- */
+
+struct certs_env worker_certs_env(struct worker *w)
+{
+    int64_t now = 0;
+    (void)env_wall(w->loop.env, &now);
+    return (struct certs_env){&w->alarms, &w->ctx, loop_now(&w->loop), now / 1000};
+}
+
+static void look_again(struct worker *w, bool soon);
+
+static void on_certs_timer(struct timer *t)
+{
+    struct worker *w = CONTAINER_OF(t, struct worker, certs_timer);
+    const struct certs_env env = worker_certs_env(w);
+    const bool files = w->cfg->tls.watch > 0;
+    certs_look(w->world.certs, files, &env);
+    const bool soon = link_look(w, files);
+    look_again(w, soon || certs_unsettled(w->world.certs));
+}
+
+/* Files that nobody watches: their ends come all the same. */
+static void look_again(struct worker *w, bool soon)
+{
+    uint64_t ms = w->cfg->tls.watch > 0 ? w->cfg->tls.watch : LOOK_MS;
+    w->certs_timer.fire = on_certs_timer;
+    loop_timer_set(&w->loop, &w->certs_timer, soon && ms > SOON_MS ? SOON_MS : ms);
+}
+
+/* ---- start ----------------------------------------------------------------------------------- */
+
 static bool open_world(struct worker *w, const struct gateway_config *cfg, struct buf *why)
 {
-    return !cfg->federation || accept_open(&w->world, cfg->listen.s2s, cfg->listen.ns2s, why);
+    struct accept_doors at = {cfg->listen.s2s, cfg->listen.ns2s, cfg->listen.direct_tls,
+                              cfg->listen.ndirect_tls};
+    return !cfg->federation || accept_open(&w->world, &at, why);
 }
 
 static bool always(void *arg, const char *name)
@@ -148,19 +256,20 @@ bool worker_start(struct worker *w, struct log *log, struct gateway_config *cfg,
     }
     *exit_code = EXIT_CONFIG;
     struct link_plan links;
-    struct tls_ctx *tls = make_tls(cfg, why);
-    bool planned = link_plan_make(&links, cfg, why); /* all problems at once */
-    w->resolver = tls != NULL && planned ? make_resolver(w, cfg, why) : NULL;
+    struct certs *certs = make_certs(w, cfg, why);
+    bool planned = link_plan_make(&links, w, cfg, why); /* all problems at once */
+    w->resolver = certs != NULL && planned ? make_resolver(w, cfg, why) : NULL;
     if (w->resolver == NULL) {
         if (planned)
             link_plan_free(&links);
-        tls_ctx_unref(tls);
+        certs_free(certs);
         return false;
     }
     tell_warnings(w, why);
     tell_about_files(w, cfg);
     w->started_ms = loop_now(&w->loop);
-    adopt(w, cfg, tls);
+    adopt(w, cfg, certs);
+    look_again(w, false);
     *exit_code = EXIT_CANNOT_LISTEN;
     if (open_world(w, cfg, why))
         return link_apply(w, &links, always, NULL, why);
@@ -213,7 +322,7 @@ static bool is_changed(void *arg, const char *name)
 
 /* What a new snapshot needs, made before anything is changed. */
 struct parts {
-    struct tls_ctx *tls;
+    struct certs *certs;
     struct resolver *resolver;
     struct link_plan links;
 };
@@ -221,16 +330,16 @@ struct parts {
 static bool make_parts(struct worker *w, struct gateway_config *cfg, struct parts *p,
                        struct buf *why)
 {
-    *p = (struct parts){.tls = make_tls(cfg, why)};
-    bool planned = link_plan_make(&p->links, cfg, why);
-    p->resolver = p->tls != NULL && planned ? make_resolver(w, cfg, why) : NULL;
+    *p = (struct parts){.certs = make_certs(w, cfg, why)};
+    bool planned = link_plan_make(&p->links, w, cfg, why);
+    p->resolver = p->certs != NULL && planned ? make_resolver(w, cfg, why) : NULL;
     if (p->resolver != NULL && open_world(w, cfg, why))
         return true;
     if (p->resolver != NULL)
         resolver_close(p->resolver);
     if (planned)
         link_plan_free(&p->links);
-    tls_ctx_unref(p->tls);
+    certs_free(p->certs);
     return false;
 }
 
@@ -257,12 +366,14 @@ bool worker_reload(struct worker *w, struct gateway_config *cfg, struct buf *why
     struct gateway_config *old = w->cfg;
     tell_about_files(w, cfg);
     change_resolver(w, parts.resolver, r.dns);
-    adopt(w, cfg, parts.tls);
+    adopt(w, cfg, parts.certs);
+    look_again(w, false);
     if (!link_apply(w, &parts.links, is_changed, &r, why))
         log_ev(&w->ctx, LOG_ERROR, "link.listen.failed", KV_S("msg", str_trim(buf_view(why))));
     buf_clear(why);
     if (r.federation && !cfg->federation)
         accept_close(&w->world);
+    peer_retry_all(&w->world); /* what has kept us from a peer may be what was mended */
     gateway_config_unref(old);
     report_reloaded(&w->ctx, cfg->file, changes);
     w->reloaded_ms = loop_now(&w->loop);
@@ -333,9 +444,11 @@ void worker_close(struct worker *w)
     front_close(&w->world);
     link_close(w);
     loop_unpost(&w->loop, &w->hold.sweep);
+    loop_timer_clear(&w->loop, &w->hold.timer);
     loop_timer_clear(&w->loop, &w->drain_timer);
     loop_timer_clear(&w->loop, &w->blocks_timer);
     rules_close(w);
+    loop_timer_clear(&w->loop, &w->certs_timer);
     if (w->resolver != NULL)
         resolver_close(w->resolver);
     w->resolver = NULL;
@@ -402,13 +515,25 @@ static void into_log(void *arg, const char *event, const struct kv *kv, size_t n
     log_write(&w->ctx, LOG_NOTICE, event, kv, n);
 }
 
+static void dump_secrets(const struct worker *w)
+{
+    char text[DIALBACK_FINGERPRINT];
+    if (dialback_fingerprint(text, str_c(w->secrets.current)))
+        log_ev(&w->ctx, LOG_NOTICE, "state.dialback", KV_C("secret", text),
+               KV_C("source", w->cfg->dialback.secret != NULL ? "config" : "random"),
+               KV_I("previous", w->secrets.nprevious));
+}
+
 void worker_dump(struct worker *w)
 {
     const struct kv_sink to = {into_log, w};
     state_books(w, &to);
     state_counters(w, &to);
     state_totals(w, &to);
+    dump_secrets(w);
+    certs_dump(w->world.certs, &w->ctx);
     state_links(w, &to);
+    link_dump_certs(w);
     alarms_dump(&w->alarms);
     state_peers(w, STR_NONE, &to);
 }

@@ -3,9 +3,11 @@
  *
  *   front.c    one side for server-to-server streams: the world, or the inside of an s2s link
  *   accept.c   its incoming streams        peer.c    one remote domain of it: resolve, dial, stream
+ *   carry.c    what both directions share; incoming streams that carry stanzas back
  *   link.c     the links to the inside     line.c    the streams of one     kit.c  what they run on
  *   hold.c     which link takes a stanza, and what waits while none is up
  *   switch.c   which stanza goes where, bounces, the books
+ *   certs.c    our own certificates, and what lies on disk in their place
  *   worker.c   creation, reload, drain
  *
  * Ownership: the worker owns the configuration snapshot and the streams of its fronts borrow it; a
@@ -25,6 +27,7 @@
 #include "core/net/redial.h"
 #include "core/net/session.h"
 #include "dns/resolver.h"
+#include "gateway/certs.h"
 #include "gateway/counters.h"
 #include "gateway/policy/effect.h"
 #include "gateway/policy/refusals.h"
@@ -33,6 +36,7 @@
 #include "gateway/proto/dialback.h"
 #include "gateway/proto/s2s_in.h"
 #include "gateway/proto/s2s_out.h"
+#include "gateway/proto/secret_watch.h"
 #include "gateway/route/inward.h"
 #include "gateway/route/outq.h"
 #include "gateway/route/remote.h"
@@ -62,6 +66,8 @@ struct in_session {
     uint64_t full_links;   /* bit i: paused because link i takes no more */
     bool full;             /* paused until the peer reads our answers */
     uint32_t asking;       /* keys of this stream that are being verified */
+    uint64_t back;         /* stanzas that were handed to it, */
+    size_t back_bytes;     /* and what of them is not sent yet */
     uint64_t stanzas;
     struct endpoint from;
     char addr[ENDPOINT_TEXT]; /* the same for people */
@@ -89,10 +95,13 @@ struct out_session {
     uint32_t sid;
     uint64_t opened_ms;
     struct list_node node;         /* front.out */
+    uint64_t full_links;           /* as of an incoming one */
+    uint64_t sent_ms;              /* when it was handed a stanza last */
     enum s2s_out_state last_state; /* before the present step: where a failure happened */
     uint64_t stanzas;
     char addr[ENDPOINT_TEXT];
     char pair[PAIR_TEXT];
+    struct dane_target *dane; /* what DNSSEC knows of the target; NULL: nothing */
 };
 
 /* One remote domain and what is under way for it. Towards the inside, where each stream speaks for
@@ -114,8 +123,17 @@ struct peer {
     bool routed;                /* the targets are those of a static route, or of a link */
     bool literal;               /* the present one is the literal address of such a route */
     size_t target;              /* the one being tried */
+    struct dane_target *dane;   /* of it, until the stream takes it over; NULL: nothing is known */
+    struct dns_addresses found; /* while its TLSA records are asked for */
+    void (*dane_known)(struct peer *p, const char *why);
     char local[DOMAIN_MAX + 1]; /* the local domain whose stanza or question woke it */
     uint64_t started;           /* ms: first dial of this attempt */
+    bool alone; /* its server has no dialback: other local domains have a peer of their own */
+    uint64_t without_external; /* ms: until then; it hung up on SASL EXTERNAL */
+    uint64_t settled;          /* ms: until then what a stream carried may still be under way */
+    uint64_t no_bidi;          /* ms: until then no bidirectional stream with it, */
+    const char *bidi_why;      /* for this reason; static */
+    unsigned bidi_unsent;      /* streams in a row that gave back what was to be carried */
 };
 
 /* One side of the gateway on which servers talk to it. */
@@ -123,13 +141,14 @@ struct front {
     struct worker *w;
     struct link *link; /* NULL: the world */
     struct side side;  /* how the machines see it */
-    struct tls_ctx *tls;
+    struct certs *certs;
     struct listener **listeners;
     size_t nlisteners;
     bool listening, draining;
     struct list in_unproven, in_proven; /* oldest first */
     struct source *sources;
     struct list out;
+    struct carrier *carriers; /* pairs of bidirectional incoming streams */
     struct peer *peers;
     struct outq_limits outq;
     struct remote_settings remote_settings;
@@ -148,7 +167,7 @@ struct link_kit {
     unsigned refs;
     struct gateway_config *cfg;
     const struct cfg_link *c;
-    struct tls_ctx *tls; /* NULL: the link knows no TLS */
+    struct certs *certs; /* NULL: the link knows no TLS, or its front has them */
     struct link_trust trust;
     struct key_hash *store, *authlist;
 };
@@ -185,6 +204,7 @@ struct link {
     size_t nlisteners;
     struct front *front; /* protocol s2s; it has no lines then */
     size_t sessions;     /* alive */
+    struct list every;   /* these, in whatever state */
     struct list pending; /* of these, accepted and not proven yet; oldest first */
     bool proven;         /* peer_name has joined by password */
     bool stopping, gone;
@@ -204,6 +224,7 @@ struct link_session {
     struct link_kit *kit;
     const struct line *of;    /* whose it is, was, or wants to be */
     struct line *line;        /* NULL: not proven yet, or detached, only finishing */
+    struct list_node every;   /* link.every */
     struct list_node pending; /* link.pending */
     bool accepted, ready;     /* ready: has been up */
     uint32_t sid;
@@ -222,6 +243,7 @@ struct held {
 
 struct hold {
     struct loop_task sweep;
+    struct timer timer; /* the last to look: runs while something waits */
     struct list items;
     size_t bytes;
 };
@@ -250,6 +272,7 @@ struct worker {
     uint64_t started_ms, reloaded_ms; /* reloaded_ms 0: never */
     size_t reloads_failed;
     struct dialback_secrets secrets;
+    struct secret_watch secret_watch;
     char random_secret[65]; /* when no secret_file is configured */
     struct resolver *resolver;
     bool draining, links_draining;
@@ -257,6 +280,7 @@ struct worker {
     void (*drained)(void *arg); /* all sessions are gone */
     void *drained_arg;
     struct loop_task drain_check;
+    struct timer certs_timer; /* the next look at certificates */
 
     struct front world;
     struct in_session *in_by_sid; /* of all fronts */
@@ -286,8 +310,13 @@ bool worker_reload(struct worker *w, struct gateway_config *cfg, struct buf *why
 void worker_drain(struct worker *w, void (*drained)(void *arg), void *arg);
 void worker_drain_now(struct worker *w); /* the second signal */
 void worker_check_drained(struct worker *w);
-void worker_close(struct worker *w);          /* frees everything; the loop has stopped */
-void worker_dump(struct worker *w);           /* state into the log */
+void worker_close(struct worker *w); /* frees everything; the loop has stopped */
+void worker_dump(struct worker *w);  /* state into the log */
+struct certs_env worker_certs_env(struct worker *w);
+/* A question about a key of ours was answered; a pair of this stream has its result (ACT_PAIR): do
+ * the secrets of our gateways differ? */
+void worker_vouched(struct worker *w, const struct db_request *q, bool good);
+void worker_key_answered(const struct out_session *o, const struct gw_action *pair);
 uint32_t worker_sid(struct worker *w);        /* never 0, never used again */
 bool worker_own_address(const struct ip *ip); /* of an interface of this host, or loopback */
 /* A deny that stands before the lists, for `ms` (0: until it is taken back); the streams of these
@@ -332,14 +361,17 @@ bool ping_failed(struct worker *w, const struct stanza *st, const char *conditio
                  const char *text);
 
 /* ---- front.c ---- */
-/* Wires a zeroed front. `tls` is taken over. */
-void front_init(struct front *f, struct worker *w, struct link *link, struct tls_ctx *tls);
-/* A new snapshot: its streams hear of it, its limits change. `tls` is taken over. */
-void front_adopt(struct front *f, struct link *link, struct tls_ctx *tls);
+/* Wires a zeroed front. `certs` is taken over; of them nothing is told yet. */
+void front_init(struct front *f, struct worker *w, struct link *link, struct certs *certs);
+/* A new snapshot: its streams hear of it, its limits change. `certs` is taken over. */
+void front_adopt(struct front *f, struct link *link, struct certs *certs);
 void front_set_limits(struct front *f);
 bool front_quiet(const struct front *f); /* no stream is left */
 struct books *front_books(struct front *f);
 void front_drain(struct front *f, bool now);
+/* Link `index` is full, or has room again. */
+void front_pause(struct front *f, size_t index);
+void front_resume(struct front *f, size_t index);
 /* What the last line of a drained stream gives as the reason. */
 const char *front_why_drained(const struct front *f);
 void front_close(struct front *f); /* frees everything; its streams are gone */
@@ -356,6 +388,8 @@ void front_reached(struct front *f);
  * reported of the world, where failing is others' affair. */
 void front_alarm(struct front *f, const char *kind, struct str text);
 void front_works(struct front *f);
+/* Behind a reload: ends a stream of an s2s link whose certificate its kit does not accept. */
+void front_judge_anew(struct session *s, const struct link_kit *kit);
 
 /* ---- rules.c: policy at work ---- */
 /* What was refused, by which rule. */
@@ -373,8 +407,14 @@ size_t rules_diff(struct worker *w, const struct gateway_config *cfg,
                   void (*each)(void *arg, const struct config_change *c), void *arg);
 
 /* ---- accept.c ---- */
-/* Listens at these addresses ("address:port"), unless it does already. */
-bool accept_open(struct front *f, char *const *at, size_t n, struct buf *why);
+struct accept_doors {
+    char *const *v; /* "address:port" */
+    size_t n;
+    char *const *direct; /* the same, TLS from the first byte (XEP-0368) */
+    size_t ndirect;
+};
+/* Listens at these addresses, unless it does already. */
+bool accept_open(struct front *f, const struct accept_doors *at, struct buf *why);
 void accept_close(struct front *f);
 void accept_verdict(struct worker *w, uint32_t sid, uint32_t ticket, enum verdict v,
                     struct str text);
@@ -384,10 +424,50 @@ void accept_drain(struct front *f, bool now);
 void accept_pause(struct front *f, size_t index);
 void accept_resume(struct front *f, size_t index);
 
+/* ---- carry.c ---- */
+/* Hands a stanza to a stream; takes the reference over. False: that failed, and it is bounced. */
+bool carry_stanza(struct front *f, struct session *s, struct span stanza);
+void carry_sent(struct front *f, size_t stanzas);
+/* What the stream did not send goes back to the queues, in order; one that was cut in the middle
+ * cannot be sent again. Answers how many there were. */
+size_t carry_take_back(struct front *f, struct session *s);
+/* A stream that feeds a full link is not read. */
+void carry_pause(struct session *s, uint64_t *full_links, size_t link);
+void carry_resume(struct session *s, uint64_t *full_links, size_t link);
+bool carry_feeds(const struct worker *w, const struct authz *a, size_t link);
+/* The pair is new on this stream: it may feed a link that is full now. */
+void carry_pause_new(struct worker *w, struct session *s, uint64_t *full_links, struct str local,
+                     struct str remote);
+/* A stanza from the world that its stream's machine has decided about; false: it is none. */
+bool carry_inward(struct worker *w, const struct gw_event *ev, const struct gw_action *a);
+
+/* A pair was proven on this stream: perhaps it carries it back. */
+void carrier_proven(struct in_session *in, struct str local, struct str remote);
+/* Gives the pair a carrier, when there is one and nothing speaks against it. */
+void carrier_adopt(struct peer *p, struct str local);
+bool carrier_takes(void *peer, uint64_t carrier, struct str local); /* for remote_next */
+/* Takes the reference over; it does take one now. */
+void carrier_send(struct peer *p, uint64_t carrier, struct span stanza);
+/* Bytes that wait on it besides such stanzas. */
+size_t carrier_answers(const struct in_session *in);
+void carrier_sent(struct in_session *in, size_t stanzas, size_t bytes);
+void carrier_drained(struct in_session *in);
+void carrier_ended(struct in_session *in); /* before it is closed */
+/* A stream has ended that was handed a stanza at this time (0: never): carriers that stand have to
+ * wait a little. */
+void peer_carried(struct peer *p, uint64_t last);
+/* The peer does without bidi for a while; `why` is static. */
+void peer_quarantine(struct peer *p, const char *why);
+bool peer_bidi(const struct front *f, struct str remote, struct str local); /* it need not */
+/* Of an outgoing stream that has ended: true when it is to be tried again at once, without bidi. */
+bool peer_judge_bidi(struct out_session *o);
+
 /* ---- peer.c ---- */
+struct peer *peer_find(const struct front *f, struct str remote, struct str local); /* or NULL */
 /* NULL: out of memory or too many. `local` is the domain on whose behalf it is needed. */
 struct peer *peer_get(struct front *f, struct str remote, struct str local);
 void peer_kick(struct peer *p);
+void peer_resolve(struct peer *p); /* peer_resolve.c: into its targets, then a kick */
 /* Sends or queues; condition NULL: it is on its way. Takes the reference over in every case. */
 struct remote_refusal peer_deliver(struct front *f, struct span stanza, struct str local,
                                    struct str remote);
@@ -402,24 +482,36 @@ void peer_drain(struct front *f, bool now);
 /* Carries out at once what has been decided. */
 void peer_settle(struct front *f);
 void peer_free_all(struct front *f);
+/* As accept_pause and accept_resume, for outgoing streams on which stanzas come in. */
+void peer_pause(struct front *f, size_t index);
+void peer_resume(struct front *f, size_t index);
+
+/* peer_dane.c: finds out what DNSSEC knows of the target being dialled, whose addresses have been
+ * found (p->found), and then says so, once, unless p->query was cancelled: p->dane is ready, or
+ * `why` the target must not be used. */
+void peer_dane(struct peer *p, void (*known)(struct peer *p, const char *why));
 
 /* ---- kit.c ---- */
-/* NULL: `why` holds lines for the operator. */
-struct link_kit *link_kit_new(struct gateway_config *cfg, size_t index, struct buf *why);
+/* `old`: the certificates of the link of this name, NULL: it is new. NULL: `why` holds lines for
+ * the operator. */
+struct link_kit *link_kit_new(struct gateway_config *cfg, size_t index,
+                              const struct certs_before *old, struct buf *why);
 struct link_kit *link_kit_ref(struct link_kit *k);
 void link_kit_unref(struct link_kit *k);
-/* TLS contexts of an s2s link: those of its kit and of certificates_dir. */
-struct tls_ctx *link_kit_front_tls(const struct link_kit *k, struct buf *why);
+/* The certificates of an s2s link: its own, and those of certificates_dir. */
+struct certs *link_kit_front(const struct link_kit *k, const struct certs_before *old,
+                             struct buf *why);
 
 /* ---- link.c ---- */
 /* Everything that a snapshot needs of links, made before anything is changed. */
 struct link_plan {
     struct inward *inward;
     struct link_kit **kits;
-    struct tls_ctx **fronts; /* of s2s links */
+    struct certs **fronts; /* of s2s links */
     size_t n;
 };
-bool link_plan_make(struct link_plan *p, struct gateway_config *cfg, struct buf *why);
+bool link_plan_make(struct link_plan *p, struct worker *w, struct gateway_config *cfg,
+                    struct buf *why);
 void link_plan_free(struct link_plan *p);
 /* Starts, changes and stops links so that they are those of the plan, which is used up. `changed`
  * says of a link by its name whether its settings differ from before. False: a listener could not
@@ -430,6 +522,9 @@ void link_drain(struct worker *w, bool now);
 bool link_quiet(const struct worker *w);    /* no session and no stream of an s2s link is left */
 void link_close(struct worker *w);          /* frees what is left */
 size_t link_queued(const struct worker *w); /* stanzas in the queues of s2s links */
+/* Looks at the certificates. True: soon once more. */
+bool link_look(struct worker *w, bool files);
+void link_dump_certs(struct worker *w); /* into the log */
 void link_free_if_gone(struct link *k);
 bool link_address(struct worker *w, const struct endpoint *e); /* an end of some link */
 const char *link_alarm_of(enum trust_reason verdict);          /* the kind of alarm for a refusal */
@@ -437,6 +532,7 @@ void link_count(struct link *k, enum link_direction d, enum stanza_kind kind, si
 
 /* ---- line.c ---- */
 void line_init(struct line *l, struct link *k, size_t index);
+void line_adopt(struct line *l, size_t index); /* its link has another kit of the same settings */
 void line_dial(struct line *l); /* transport dial: from here on it keeps itself connected */
 void line_accept(struct link *k, uv_tcp_t *tcp);
 /* Its link has a new kit: tries again at once when it is down; a stream that would not be believed
@@ -451,6 +547,7 @@ void line_leave(struct line *l, const char *why);
 void line_stop(struct line *l, bool now);
 /* Ends the connections that were accepted and are not proven yet. */
 void line_dismiss(struct link *k, bool now, const char *why);
+void line_abort_all(struct link *k); /* also those that are no line's any more */
 bool line_serves(const struct line *l, struct str local); /* up, and reaches the domain */
 
 /* ---- hold.c ---- */
@@ -485,6 +582,9 @@ void switch_outward(struct link *k, struct line *l, const struct stanza *st);
 void switch_malformed(struct link *k, struct line *l, const struct stanza *st,
                       const struct gw_action *a);
 void switch_dropped(struct link *k, const struct stanza *st, const char *reason);
+/* A stanza from a remote server whose address is malformed: answered as the machine says (BOUNCE),
+ * or dropped. */
+void switch_malformed_inward(struct worker *w, const struct stanza *st, const struct gw_action *a);
 /* Answers a stanza from a remote server with an error (or drops it). */
 void switch_bounce_inward(struct worker *w, const struct stanza *st, struct str local,
                           struct str remote, const char *type, const char *condition,
@@ -495,8 +595,8 @@ void switch_answer_inside(struct worker *w, const struct stanza *st, const char 
 /* A stanza that was on its way and failed: bytes as we would have written them. */
 void switch_failed_outward(struct worker *w, struct span stanza, const char *condition,
                            struct str text);
-/* A stanza of ours that the inside's router gave back. */
-void switch_undelivered(struct worker *w, const struct stanza *st, const struct gw_action *a);
+/* A stanza of ours that the router behind this link gave back. */
+void switch_undelivered(struct link *k, const struct stanza *st, const struct gw_action *a);
 void switch_failed_inward(struct worker *w, struct span stanza, enum content_ns content,
                           const char *condition, struct str text);
 /* An unsent stanza of an outgoing stream: back to its pair's queue. */

@@ -7,7 +7,8 @@ enum { TLS_1_2_FLOOR = 0x0303 /* RFC 9325 3.1.1 */ };
 static bool make_tls(struct credentials *c, const struct credentials_settings *s,
                      struct buf *errors)
 {
-    struct tls_identity own = {s->name, s->certificate, s->key};
+    struct tls_identity own = {
+        .domain = s->name, .certificate = s->certificate, .key = s->key};
     struct tls_settings t = {.identities = &own,
                              .nidentities = 1,
                              .ca_file = s->ca_file,

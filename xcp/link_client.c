@@ -273,6 +273,8 @@ static void on_nonza(struct link_end *e, const struct gw_event *ev, struct gw_ac
     const struct nonza *z = ev->u.nonza;
     bool handshake = m->proved && str_is(z->node[0].name, "handshake");
     if (e->state == LINK_CLOSING) { /* what the peer sends behind it is still delivered */
+        if (handshake && !e->was_up)
+            gw_act(out, ACT_LIMITS);
         e->was_up = e->was_up || handshake;
         return;
     }

@@ -116,12 +116,14 @@ static void do_AUTH_INFO(struct control_call *call)
     json_array(&call->json, "identities");
     for (size_t i = 0; i < c->nlinks; i++) {
         const struct rcfg_link *k = &c->links[i];
-        struct tls_identity id = {k->name, k->proof.certificate, k->proof.key};
+        struct tls_identity id = {
+            .domain = k->name, .certificate = k->proof.certificate, .key = k->proof.key};
         operate_identity(call, "link", k->name, &id);
     }
     for (size_t i = 0; i < c->nsplices; i++) {
         const struct rcfg_splice *s = &c->splices[i];
-        struct tls_identity id = {s->name, s->proof.certificate, s->proof.key};
+        struct tls_identity id = {
+            .domain = s->name, .certificate = s->proof.certificate, .key = s->proof.key};
         operate_identity(call, "splice", s->name, &id);
     }
     json_end(&call->json);

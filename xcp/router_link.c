@@ -162,11 +162,16 @@ bool router_link_same(const struct rcfg_link *a, const struct rcfg_link *b)
            router_proof_same(&a->proof, &b->proof);
 }
 
-bool router_link_trusted(const struct router_link *k, const struct credentials *now)
+static bool still_trusted(const struct router_peer *p, const struct credentials *now)
 {
-    const struct tls_peer *tls = k->peer ? conn_tls_peer(k->peer->session.conn) : NULL;
+    const struct tls_peer *tls = conn_tls_peer(p->session.conn);
     return tls == NULL || now->trust.auth == LINK_AUTH_PASSWORD ||
            trust_ok(link_trust_check(&now->trust, tls));
+}
+
+bool router_link_trusted(const struct router_link *k, const struct credentials *now)
+{
+    return k->peer == NULL || still_trusted(k->peer, now);
 }
 
 /* ---- what sessions report -------------------------------------------------------------------- */
@@ -189,7 +194,7 @@ static struct router_link *proven_link(const struct router_peer *p)
         &then->cfg->links[then->account_link[p->machine.server.account]];
     for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
         if (strcmp(r->links[i]->cfg->name, proven->name) == 0 &&
-            router_link_same(r->links[i]->cfg, proven))
+            router_link_same(r->links[i]->cfg, proven) && still_trusted(p, &r->snap->links[i]))
             return r->links[i];
     return NULL;
 }
@@ -349,7 +354,9 @@ static void raise_alarm(struct router_peer *p, enum end_reason reason, struct st
     struct router *r = p->router;
     const struct router_link *k = concerned(p);
     char why[ALARM_TEXT_MAX];
-    if (k == NULL || r->draining)
+    bool proof = reason == END_UNTRUSTED || reason == END_UNAUTHORIZED;
+    bool stranger = k != NULL && !p->up && !proof && k->peer != NULL;
+    if (k == NULL || r->draining || stranger)
         return;
     const char *kind = alarm_kind(p, k, reason);
     text = text.n > 0 ? text : str_c(end_reason_name(reason));
@@ -562,15 +569,27 @@ static bool start_peer(struct router *r, struct router_link *k, uv_tcp_t *tcp)
     return false;
 }
 
+/* Who has been a stranger for longest makes room, so that nobody can lock the others out by
+ * connecting and keeping silent. */
+static void make_room(struct router *r)
+{
+    LIST_FOREACH (&r->peers, n, following) {
+        struct router_peer *p = CONTAINER_OF(n, struct router_peer, node);
+        if (r->pending < ROUTER_PENDING_MAX)
+            return;
+        if (p->pending && !p->ended)
+            session_abort(&p->session, "too many unproven connections");
+    }
+}
+
 void router_accept(void *arg, uv_tcp_t *tcp)
 {
     struct router *r = arg;
-    if (r->draining || r->pending >= ROUTER_PENDING_MAX) {
-        log_ev(&r->log, LOG_WARN, "link.refused", KV_C("reason", "too-many"),
-               KV_I("pending", r->pending));
+    if (r->draining) {
         close_tcp(tcp);
         return;
     }
+    make_room(r);
     if (!start_peer(r, NULL, tcp))
         log_ev(&r->log, LOG_WARN, "link.refused", KV_C("reason", "no-memory"),
                KV_I("pending", r->pending));

@@ -122,12 +122,14 @@ static int auth_info(const struct router_config *cfg)
     bool ok = true;
     for (size_t i = 0; i < cfg->nlinks; i++) {
         const struct rcfg_link *k = &cfg->links[i];
-        struct tls_identity id = {k->name, k->proof.certificate, k->proof.key};
+        struct tls_identity id = {
+            .domain = k->name, .certificate = k->proof.certificate, .key = k->proof.key};
         ok = auth_info_print("link", k->name, &id) && ok;
     }
     for (size_t i = 0; i < cfg->nsplices; i++) {
         const struct rcfg_splice *s = &cfg->splices[i];
-        struct tls_identity id = {s->name, s->proof.certificate, s->proof.key};
+        struct tls_identity id = {
+            .domain = s->name, .certificate = s->proof.certificate, .key = s->proof.key};
         ok = auth_info_print("splice", s->name, &id) && ok;
     }
     return ok ? SUPERVISOR_OK : SUPERVISOR_BAD_CONFIG;

@@ -11,9 +11,10 @@
  * hour. A leap second counts as the second behind it. */
 bool datetime_parse(struct str s, int64_t *ms);
 
-/* "2026-11-21T00:30:39Z" for milliseconds since 1970; "" for a time beyond the calendar. Returns
- * `out`. */
 enum { DATETIME_TEXT = 24 };
+
+/* Milliseconds since 1970 in the same form, "2026-11-27T10:00:00Z"; "" for a year that has not four
+ * digits. Returns `out`. */
 const char *datetime_text(int64_t ms, char out[DATETIME_TEXT]);
 
 #endif

@@ -96,6 +96,15 @@ void alarm_clear_all(struct alarms *a, const char *prefix, const char *subject, 
     }
 }
 
+void alarm_clear_kind(struct alarms *a, const char *kind, uint64_t now_ms)
+{
+    LIST_FOREACH (&a->list, n, following) {
+        struct alarm *al = CONTAINER_OF(n, struct alarm, node);
+        if (strcmp(al->kind, kind) == 0)
+            clear(a, al, now_ms);
+    }
+}
+
 void alarms_dump(const struct alarms *a)
 {
     LIST_FOREACH (&a->list, n, following) {

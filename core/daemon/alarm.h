@@ -40,6 +40,8 @@ void alarm_raise(struct alarms *a, const char *kind, const char *subject, const 
 bool alarm_clear(struct alarms *a, const char *kind, const char *subject, uint64_t now_ms);
 /* Clears all kinds that begin with `prefix` for this subject ("link." after a success). */
 void alarm_clear_all(struct alarms *a, const char *prefix, const char *subject, uint64_t now_ms);
+/* Clears this kind for all subjects. */
+void alarm_clear_kind(struct alarms *a, const char *kind, uint64_t now_ms);
 /* One log line per alarm that stands: alarm.standing kind= subject= count= first= last= msg=. */
 void alarms_dump(const struct alarms *a);
 

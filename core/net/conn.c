@@ -204,8 +204,8 @@ static bool advance_decrypt(struct conn *c)
 static bool advance(struct conn *c)
 {
     if (c->stale) {
-        deliver_refusal(c, (struct framer_error){"policy-violation",
-                                                 "bytes in clear after STARTTLS"});
+        deliver_refusal(c,
+                        (struct framer_error){"policy-violation", "bytes in clear after STARTTLS"});
         return false;
     }
     if (c->fault)
@@ -314,7 +314,7 @@ static bool take_first_byte(struct conn *c, struct str byte)
 {
     struct tls_ctx *ctx = c->detect_ctx;
     c->detect_ctx = NULL;
-    if (byte.p[0] != TLS_HANDSHAKE_RECORD)
+    if (byte.p[0] != TLS_HANDSHAKE_RECORD && !c->tls_only)
         return framer_feed(c->framer, byte);
     c->tls = tls_engine_new(ctx, true, c->detect_domain, NULL);
     return c->tls != NULL && tls_engine_put_wire(c->tls, byte);
@@ -418,6 +418,8 @@ struct conn *conn_new(struct loop *l, uv_tcp_t *tcp, const struct conn_options *
     c->dead_ms = opt->dead_ms;
     c->detect_ctx = opt->detect_tls ? opt->tls_ctx : NULL;
     c->detect_domain = opt->tls_domain;
+    c->tls_only = opt->tls_only;
+    c->tlsa = opt->tlsa;
     c->stall.fire = on_stall;
     c->relax.fire = on_relax;
     c->linger.fire = on_linger;
@@ -452,6 +454,8 @@ void conn_start_tls(struct conn *c, struct tls_ctx *ctx, bool server, const char
     c->tls = tls_engine_new(ctx, server, domain, peer_name);
     if (c->tls == NULL)
         conn_fail(c, "out of memory", true);
+    else if (c->tlsa != NULL)
+        tls_engine_dane(c->tls, c->tlsa);
 }
 
 void conn_reset_stream(struct conn *c)
@@ -575,6 +579,32 @@ bool conn_above_high(const struct conn *c)
 bool conn_encrypted(const struct conn *c)
 {
     return c->tls_up;
+}
+
+void conn_judge(struct conn *c, const char *ca_file)
+{
+    if (c->tls != NULL)
+        tls_engine_judge(c->tls, ca_file);
+}
+
+void conn_trust(struct conn *c, struct tls_ctx *ctx)
+{
+    if (c->detect_ctx != NULL)
+        c->detect_ctx = ctx;
+    if (c->tls != NULL)
+        tls_engine_trust(c->tls, ctx);
+}
+
+void conn_direct_tls(struct conn *c)
+{
+    if (c->tls != NULL && !tls_engine_direct(c->tls))
+        conn_fail(c, "out of memory", true);
+}
+
+void conn_forget_session(struct conn *c)
+{
+    if (c->tls != NULL)
+        tls_engine_forget(c->tls);
 }
 
 const struct tls_peer *conn_tls_peer(const struct conn *c)

@@ -50,10 +50,12 @@ struct conn_options {
     /* Accepting side, for a listener of both kinds: a first byte of 0x16 begins direct TLS, with us
      * as the server; TLS_UP or TLS_FAILED then comes before anything else. Any other byte: in
      * clear. Nothing must be sent before the first event, as it would go out in clear. `tls_ctx`
-     * (the holder's reference) and `tls_domain` (as in tls_engine_new) live as long as the conn. */
-    bool detect_tls;
+     * (the holder's reference) and `tls_domain` (as in tls_engine_new) live as long as the conn.
+     * tls_only: any other byte is TLS_FAILED, for a listener of direct TLS alone. */
+    bool detect_tls, tls_only;
     struct tls_ctx *tls_ctx;
     const char *tls_domain;
+    const struct tlsa_set *tlsa; /* dialling side: as in tls_engine_dane; NULL: none; as long */
 };
 
 /* Takes over an open, connected uv_tcp_t allocated with mem_alloc (from listen or connect). NULL
@@ -93,6 +95,16 @@ size_t conn_queued(const struct conn *c); /* bytes waiting to be written */
 bool conn_above_high(const struct conn *c);
 bool conn_encrypted(const struct conn *c);
 const struct tls_peer *conn_tls_peer(const struct conn *c); /* NULL in clear */
+/* tls_engine_judge, from conn_start_tls on: changes what conn_tls_peer and EV_TLS_UP's facts say.
+ * In clear: nothing. */
+void conn_judge(struct conn *c, const char *ca_file);
+/* tls_engine_trust, for the next conn_judge. In clear: what a first byte of TLS is met with; then
+ * it must live as `tls_ctx` of the options. */
+void conn_trust(struct conn *c, struct tls_ctx *ctx);
+/* tls_engine_direct, right after conn_start_tls. In clear: nothing. */
+void conn_direct_tls(struct conn *c);
+/* tls_engine_forget. In clear: nothing. */
+void conn_forget_session(struct conn *c);
 const struct endpoint *conn_peer(const struct conn *c);
 const struct endpoint *conn_local(const struct conn *c);
 size_t conn_memory(const struct conn *c);

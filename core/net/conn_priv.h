@@ -28,38 +28,40 @@ struct conn {
     struct endpoint peer, local;
     struct tls_ctx *detect_ctx; /* not NULL: the first byte decides whether it is TLS */
     const char *detect_domain;
+    bool tls_only; /* it has to be */
+    const struct tlsa_set *tlsa;
     struct dead_watch dead;
     uint64_t dead_ms;
 
     /* Reading. */
     struct loop_task pump;
     struct timer relax;
-    uint64_t turn;                     /* the loop's turn that the next two belong to */
+    uint64_t turn; /* the loop's turn that the next two belong to */
     size_t turn_bytes, turn_events, max_turn_events;
     unsigned pauses;
     bool started, reading, tls_up;
-    bool stale;                        /* bytes in clear came after STARTTLS */
-    bool stream_closed;                /* the peer's closing tag was seen */
-    bool ended;                        /* no more input: `why` is due after what is buffered */
-    bool fault;                        /* `why` is due at once */
-    bool deaf;                         /* the last event was given */
+    bool stale;         /* bytes in clear came after STARTTLS */
+    bool stream_closed; /* the peer's closing tag was seen */
+    bool ended;         /* no more input: `why` is due after what is buffered */
+    bool fault;         /* `why` is due at once */
+    bool deaf;          /* the last event was given */
     char why[TLS_WHY_MAX];
 
     /* Writing. */
     struct loop_task flush;
-    uv_write_t write;                  /* of one byte: tells when the socket takes more */
+    uv_write_t write; /* of one byte: tells when the socket takes more */
     char write_byte;
-    bool waiting;                      /* `write` is under way */
-    bool cut;                          /* bytes were taken back: the stream cannot go on */
+    bool waiting; /* `write` is under way */
+    bool cut;     /* bytes were taken back: the stream cannot go on */
     bool write_dead;
-    bool tls_dead;                     /* the engine failed: nothing can be encrypted any more */
-    bool above;                        /* the queue went above high_mark */
-    struct list queue;                 /* items not wholly encrypted (clear: not wholly accepted) */
-    struct list flight;                /* TLS: items wholly encrypted, not wholly accepted */
+    bool tls_dead;      /* the engine failed: nothing can be encrypted any more */
+    bool above;         /* the queue went above high_mark */
+    struct list queue;  /* items not wholly encrypted (clear: not wholly accepted) */
+    struct list flight; /* TLS: items wholly encrypted, not wholly accepted */
     size_t queued, high_mark, low_mark;
     uint64_t wire_taken, wire_accepted; /* TLS bytes: from the engine, by the kernel */
-    size_t done_stanzas, done_bytes;   /* not yet told by ops->sent */
-    struct timer stall;                /* runs while `waiting` */
+    size_t done_stanzas, done_bytes;    /* not yet told by ops->sent */
+    struct timer stall;                 /* runs while `waiting` */
     uint64_t stall_ms;
 
     /* Ending. */
@@ -74,7 +76,7 @@ struct conn {
 /* conn_write.c */
 void conn_flush_task(struct loop_task *t);
 void conn_write_free(struct conn *c);
-void conn_drop_unsendable(struct conn *c); /* closing without TLS that stands: what needs it */
+void conn_drop_unsendable(struct conn *c);  /* closing without TLS that stands: what needs it */
 bool conn_write_idle(const struct conn *c); /* nothing is left to write */
 
 /* conn.c */

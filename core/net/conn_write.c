@@ -10,8 +10,8 @@
 
 enum {
     WRITE_PIECES = 64,
-    WIRE_PENDING = 64 * 1024,  /* encrypted bytes that may wait */
-    TURN_BYTES = 256 * 1024,   /* handed to the kernel per turn */
+    WIRE_PENDING = 64 * 1024, /* encrypted bytes that may wait */
+    TURN_BYTES = 256 * 1024,  /* handed to the kernel per turn */
     RECORD_MAX = 16 * 1024,
 };
 
@@ -152,8 +152,7 @@ static bool wait_writable(struct conn *c, char byte)
     c->waiting = err == 0;
     if (err != 0)
         write_failed(c, err);
-    else if (c->stall_ms > 0 && !c->closing &&
-             !loop_timer_set(c->loop, &c->stall, c->stall_ms))
+    else if (c->stall_ms > 0 && !c->closing && !loop_timer_set(c->loop, &c->stall, c->stall_ms))
         conn_fail(c, "out of memory", true);
     return err == 0;
 }

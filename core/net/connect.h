@@ -12,7 +12,7 @@ enum { CONNECT_TARGETS_MAX = 16, CONNECT_WHY_MAX = 200 };
 struct connect_options {
     const struct endpoint *targets; /* in the order to try; copied, at most CONNECT_TARGETS_MAX */
     size_t ntargets;
-    uint64_t deadline_ms;     /* for all of it, from now */
+    uint64_t deadline_ms;       /* for all of it, from now */
     struct ip source4, source6; /* len 0: the kernel's choice */
     /* Asked for each address before it is tried (NULL: all are fine). True: not this one; *why is a
      * static text that goes into the reason. */

@@ -30,8 +30,8 @@ struct listener {
     void *arg;
     struct endpoint local;
     struct timer rest;
-    uint64_t rest_ms;    /* length of the next rest */
-    uint64_t logged;     /* when the last line about running out was written */
+    uint64_t rest_ms; /* length of the next rest */
+    uint64_t logged;  /* when the last line about running out was written */
     bool ever_logged, closing;
 };
 

@@ -48,7 +48,7 @@ void redial_up(struct redial *r);
 /* Dials again after the delay; nothing when it was stopped, or a delay or an attempt runs. Returns
  * the delay in ms (0: nothing was scheduled). */
 uint64_t redial_again(struct redial *r, enum redial_why why);
-void redial_stop(struct redial *r); /* no further call; redial_start begins anew */
+void redial_stop(struct redial *r);       /* no further call; redial_start begins anew */
 bool redial_busy(const struct redial *r); /* an attempt is under way */
 
 #endif

@@ -115,6 +115,9 @@ static void carry_out(struct session *s, const struct gw_event *ev, const struct
         if (s->first_limits != NULL)
             conn_set_limits(s->conn, s->first_limits);
         conn_start_tls(s->conn, s->tls.ctx, s->tls.server, s->tls.domain, s->tls.peer_name);
+        if (s->tls.direct)
+            conn_direct_tls(s->conn);
+        conn_judge(s->conn, s->tls.ca_file);
         break;
     case ACT_LIMITS:
         conn_set_limits(s->conn, s->limits);
@@ -140,6 +143,7 @@ static void carry_out(struct session *s, const struct gw_event *ev, const struct
     case ACT_UNDELIVERED:
     case ACT_ASK:
     case ACT_ANSWERED:
+    case ACT_VOUCHED:
     case ACT_READY:
     case ACT_PAIR:
     case ACT_REFUSED:
@@ -205,6 +209,14 @@ void session_event(struct session *s, const struct gw_event *ev)
         mem_free(w);
     }
     s->busy = false;
+}
+
+void session_trust(struct session *s, struct tls_ctx *ctx)
+{
+    struct tls_ctx *old = s->tls.ctx;
+    s->tls.ctx = tls_ctx_ref(ctx);
+    conn_trust(s->conn, ctx);
+    tls_ctx_unref(old);
 }
 
 void session_drain(struct session *s, const char *why)

@@ -38,6 +38,8 @@ struct session_tls {
     struct tls_ctx *ctx; /* referenced by the holder */
     bool server;
     const char *domain, *peer_name; /* as in tls_engine_new; owned by the holder */
+    bool direct;                    /* as client: TLS begins with the first byte */
+    const char *ca_file;            /* as in tls_engine_judge, if known before TLS; the same */
 };
 
 struct session {
@@ -69,6 +71,8 @@ bool session_start(struct session *s, struct loop *l, uv_tcp_t *tcp,
 /* Gives the machine an event now, or after the actions now being carried out. Strings are copied
  * when it has to wait; only events without pointers to parsed XML may be given from outside. */
 void session_event(struct session *s, const struct gw_event *ev);
+/* The settings were loaded anew: conn_trust, and if TLS begins later, it begins by them. */
+void session_trust(struct session *s, struct tls_ctx *ctx);
 void session_drain(struct session *s, const char *why);
 /* Ends it at once, also one that is closing and waits for its peer. */
 void session_abort(struct session *s, const char *why);

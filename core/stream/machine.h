@@ -103,6 +103,7 @@ enum pair_result {
     PAIR_VALID,
     PAIR_INVALID,
     PAIR_ERROR, /* the peer answered with a dialback error: text is the condition */
+    PAIR_ALONE, /* the peer has no dialback: the pair needs a stream of its own */
 };
 
 #define GW_ACTIONS(X)                                                                              \
@@ -118,6 +119,7 @@ enum pair_result {
     X(UNDELIVERED)  /* link: the stanza of this event is ours and came back; u.bounce is due */    \
     X(ASK)          /* verify a key with the authority: u.ask; comes back as EV_VERDICT */         \
     X(ANSWERED)     /* out: the authority answered our db:verify: u.answered */                    \
+    X(VOUCHED)      /* in: we answered a db:verify for a domain of ours: u.vouched */              \
     X(READY)        /* out, link: the stream may carry stanzas or requests */                      \
     X(PAIR)         /* u.pair: what became of it */                                                \
     X(REFUSED)      /* in: policy does not let u.pair in */                                        \
@@ -194,6 +196,10 @@ struct gw_action {
             enum verdict verdict;
             struct str text;
         } answered;
+        struct {
+            struct db_request request; /* key empty */
+            bool good;
+        } vouched;
         struct {
             enum log_level level;
             const char *event;

@@ -48,6 +48,21 @@ bool stream_version_1(struct str version)
            digits((struct str){dot + 1, version.n - n - 1}, &minor_zero);
 }
 
+/* What a child of <limits/> says; 0: nothing that is a number. */
+static uint64_t limit_of(const struct nonza *z, const char *name, uint64_t most)
+{
+    int limits = nonza_child(z, 0, NS_LIMITS, "limits");
+    int at = limits >= 0 ? nonza_child(z, limits, NS_LIMITS, name) : -1;
+    struct str text = at >= 0 ? str_trim(z->node[at].text) : STR_NONE;
+    uint64_t v = 0;
+    for (size_t i = 0; i < text.n; i++) {
+        if (text.p[i] < '0' || text.p[i] > '9')
+            return 0;
+        v = v > most ? v : v * 10 + (uint64_t)(text.p[i] - '0');
+    }
+    return v > most ? most : v;
+}
+
 bool stream_read_features(const struct nonza *z, struct stream_features *out)
 {
     *out = (struct stream_features){0};
@@ -64,6 +79,9 @@ bool stream_read_features(const struct nonza *z, struct stream_features *out)
          i++)
         if (str_is(z->node[i].name, "mechanism") && str_is(str_trim(z->node[i].text), "EXTERNAL"))
             out->external = true;
+    out->bidi = nonza_child(z, 0, NS_FEATURE_BIDI, "bidi") >= 0;
+    out->max_bytes = limit_of(z, "max-bytes", UINT32_MAX);
+    out->idle_ms = 1000 * limit_of(z, "idle-seconds", UINT32_MAX);
     return true;
 }
 

@@ -27,6 +27,8 @@ struct stream_features {
     bool starttls, starttls_required;
     bool dialback, dialback_errors; /* XEP-0220 2.4: <dialback/>, <errors/> */
     bool external;                  /* SASL EXTERNAL is offered */
+    uint64_t max_bytes, idle_ms;    /* XEP-0478; 0: not said */
+    bool bidi;                      /* XEP-0288 */
 };
 
 /* False when the nonza is not <stream:features/>. */

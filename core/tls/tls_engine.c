@@ -16,14 +16,16 @@
 #include "core/base/cidr.h"
 #include "core/base/mem.h"
 #include "core/tls/tls_ctx_priv.h"
+#include "core/tls/tls_dane.h"
 #include "core/tls/tls_facts_priv.h"
+#include "core/tls/tls_sessions_priv.h"
 
 enum {
-    RECORD_WIRE = 18432,            /* more than any record with its header */
+    RECORD_WIRE = 18432, /* more than any record with its header */
     IN_MAX = 65536 + RECORD_WIRE,
     OUT_MAX = 1 << 20,
     PLAIN_RECORD = 16384,
-    SSL_ESTIMATE = 16 * 1024,       /* what OpenSSL holds for an idle connection, roughly */
+    SSL_ESTIMATE = 16 * 1024, /* what OpenSSL holds for an idle connection, roughly */
     ALERT_OFFSET = SSL_AD_REASON_OFFSET,
 };
 
@@ -34,13 +36,19 @@ struct stash {
 
 struct tls_engine {
     struct tls_ctx *ctx;
+    struct tls_ctx *trust; /* whose stores judge the peer */
     SSL *ssl;
     struct stash in, out;
     struct tls_peer peer;
-    struct tls_facts *facts; /* the peer's names and texts; NULL: it has no certificate */
+    struct tls_facts *facts;    /* the peer's names and texts; NULL: it has no certificate */
+    const struct tls_store *by; /* who judges it; NULL: nobody is trusted */
+    bool by_old;                /* `trust` has changed since the verdict */
+    char *pair;                 /* "local\0remote": its sessions; NULL: none are kept */
+    size_t pair_n;
+    const struct tlsa_set *tlsa; /* what its domain says of it; NULL: nothing */
     char why[TLS_WHY_MAX];
     int first; /* first byte received; -1: none yet */
-    bool up, failed;
+    bool server, up, failed;
 };
 
 static size_t stash_left(const struct stash *s)
@@ -125,21 +133,47 @@ BIO_METHOD *tls_engine_bio_method(void)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-struct tls_peer *tls_engine_peer_of(SSL *ssl)
-{
-    struct tls_engine *e = SSL_get_app_data(ssl);
-    return e != NULL ? &e->peer : NULL;
-}
-
 static bool is_literal(const char *name)
 {
     struct ip ip;
     return ip_parse(str_c(name), &ip);
 }
 
-static bool attach(struct tls_engine *e, bool server, const char *domain, const char *peer_name)
+static struct str pair_of(const struct tls_engine *e)
 {
-    e->ssl = SSL_new(tls_ctx_pick(e->ctx, server, domain));
+    return (struct str){e->pair, e->pair_n};
+}
+
+/* Sessions are kept for whoever has two names. Without memory the handshake is a full one. */
+static void resume(struct tls_engine *e, const char *domain, const char *peer_name)
+{
+    if (tls_ctx_sessions(e->ctx) == NULL || domain == NULL)
+        return;
+    const size_t n = strlen(domain) + 1, m = strlen(peer_name) + 1;
+    e->pair = mem_alloc(n + m);
+    if (e->pair == NULL)
+        return;
+    memcpy(e->pair, domain, n);
+    memcpy(e->pair + n, peer_name, m);
+    e->pair_n = n + m;
+    SSL_SESSION *s = tls_sessions_take(tls_ctx_sessions(e->ctx), pair_of(e));
+    if (s != NULL)
+        SSL_set_session(e->ssl, s);
+    SSL_SESSION_free(s);
+}
+
+static bool be_client(struct tls_engine *e, const char *domain, const char *peer_name)
+{
+    SSL_set_connect_state(e->ssl);
+    if (peer_name == NULL || peer_name[0] == '\0' || is_literal(peer_name))
+        return true; /* SNI holds names only (RFC 6066 3) */
+    resume(e, domain, peer_name);
+    return SSL_set_tlsext_host_name(e->ssl, peer_name) == 1;
+}
+
+static bool attach(struct tls_engine *e, const char *domain, const char *peer_name)
+{
+    e->ssl = SSL_new(tls_ctx_pick(e->ctx, e->server, domain));
     BIO *bio = e->ssl != NULL ? BIO_new(tls_ctx_bio(e->ctx)) : NULL;
     if (bio == NULL)
         return false;
@@ -148,14 +182,10 @@ static bool attach(struct tls_engine *e, bool server, const char *domain, const 
     SSL_set_bio(e->ssl, bio, bio);
     if (SSL_set_app_data(e->ssl, e) != 1)
         return false;
-    if (server) {
-        SSL_set_accept_state(e->ssl);
-        return true;
-    }
-    SSL_set_connect_state(e->ssl);
-    if (peer_name == NULL || peer_name[0] == '\0' || is_literal(peer_name))
-        return true; /* SNI holds names only (RFC 6066 3) */
-    return SSL_set_tlsext_host_name(e->ssl, peer_name) == 1;
+    if (!e->server)
+        return be_client(e, domain, peer_name);
+    SSL_set_accept_state(e->ssl);
+    return true;
 }
 
 struct tls_engine *tls_engine_new(struct tls_ctx *ctx, bool server, const char *domain,
@@ -165,11 +195,14 @@ struct tls_engine *tls_engine_new(struct tls_ctx *ctx, bool server, const char *
     if (e == NULL)
         return NULL;
     e->ctx = tls_ctx_ref(ctx);
+    e->trust = tls_ctx_ref(ctx);
+    e->server = server;
+    e->by = tls_stores_find(tls_ctx_stores(ctx), NULL);
     e->first = -1;
     buf_init(&e->in.b, IN_MAX);
     buf_init(&e->out.b, OUT_MAX);
     ERR_clear_error();
-    if (attach(e, server, domain, peer_name))
+    if (attach(e, domain, peer_name))
         return e;
     ERR_clear_error();
     tls_engine_free(e);
@@ -184,8 +217,15 @@ void tls_engine_free(struct tls_engine *e)
     buf_free(&e->in.b);
     buf_free(&e->out.b);
     tls_ctx_unref(e->ctx);
+    tls_ctx_unref(e->trust);
     mem_free(e->facts);
+    mem_free(e->pair);
     mem_free(e);
+}
+
+bool tls_engine_direct(struct tls_engine *e)
+{
+    return SSL_set_alpn_protos(e->ssl, (const unsigned char *)TLS_ALPN, sizeof TLS_ALPN - 1) == 0;
 }
 
 /* ---- errors ---------------------------------------------------------------------------------- */
@@ -198,6 +238,8 @@ static const char *plain_words(int reason)
         return "no TLS version in common";
     case SSL_R_NO_SHARED_CIPHER:
         return "no cipher suite in common";
+    case SSL_R_NO_APPLICATION_PROTOCOL:
+        return "it offers other protocols by ALPN, not xmpp-server";
     case SSL_R_UNEXPECTED_EOF_WHILE_READING:
         return "peer closed without notice";
     default:
@@ -309,29 +351,89 @@ bool tls_engine_readable(const struct tls_engine *e)
 
 /* ---- handshake ------------------------------------------------------------------------------- */
 
-/* Every certificate of the chain must be good for TLS in one of the two roles. */
-static bool purposes_ok(const struct tls_engine *e)
+/* What resumes the session may prove this peer once more, without a certificate being sent. */
+static bool worth_resuming(const struct tls_engine *e)
 {
-    const uint32_t wanted = XKU_SSL_SERVER | XKU_SSL_CLIENT | XKU_ANYEKU;
-    STACK_OF(X509) *chain = SSL_get0_verified_chain(e->ssl);
-    for (int i = 0; i < sk_X509_num(chain); i++)
-        if ((X509_get_extended_key_usage(sk_X509_value(chain, i)) & wanted) == 0)
-            return false;
-    return true;
+    const char *remote = e->pair + strlen(e->pair) + 1;
+    return e->peer.chain_ok && e->peer.dane != TLS_DANE_MISMATCH &&
+           tls_peer_covers(&e->peer, str_c(remote));
 }
 
-/* The verdict on the chain, as on_verify wrote it, completed. */
-static void judge_chain(struct tls_engine *e, X509 *x)
+/* The session of TLS 1.2 is there at once; tickets of 1.3 come later. One without extended master
+ * secret could be another's (RFC 7627 5.3). */
+static void settle_session(struct tls_engine *e)
+{
+    if (e->pair == NULL)
+        return;
+    SSL_SESSION *s = SSL_get0_session(e->ssl);
+    if (!worth_resuming(e))
+        tls_engine_forget(e);
+    else if (SSL_version(e->ssl) < TLS1_3_VERSION && SSL_get_extms_support(e->ssl) == 1 &&
+             s != NULL)
+        tls_sessions_put(tls_ctx_sessions(e->ctx), pair_of(e), s);
+}
+
+int tls_engine_on_session(SSL *ssl, SSL_SESSION *session)
+{
+    struct tls_engine *e = SSL_get_app_data(ssl);
+    if (e != NULL && e->up && e->pair != NULL && worth_resuming(e))
+        tls_sessions_put(tls_ctx_sessions(e->ctx), pair_of(e), session);
+    return 0; /* no reference is kept */
+}
+
+const struct tls_ctx *tls_engine_ctx(const SSL *ssl)
+{
+    const struct tls_engine *e = SSL_get_app_data(ssl);
+    return e->ctx;
+}
+
+void tls_engine_forget(struct tls_engine *e)
+{
+    if (e->pair != NULL)
+        tls_sessions_forget(tls_ctx_sessions(e->ctx), pair_of(e));
+}
+
+static void judge_dane(struct tls_engine *e, X509 *x)
 {
     struct tls_peer *p = &e->peer;
-    const long verdict = SSL_get_verify_result(e->ssl);
-    if (p->why[0] == '\0' && verdict != X509_V_OK)
-        tls_facts_why(p->why, (int)verdict, 0, x);
-    if (p->why[0] == '\0' && !purposes_ok(e))
-        snprintf(p->why, sizeof p->why, "not meant for TLS");
-    p->chain_ok = p->why[0] == '\0' && p->in_time;
-    if (!p->in_time)
-        tls_facts_why_time(p->why, x);
+    p->dane = tls_dane_match(e->tlsa, x, SSL_get_peer_cert_chain(e->ssl), tls_store_x509(e->by),
+                             p->chain_ok, p->dane_why);
+}
+
+static void judge_chain(struct tls_engine *e)
+{
+    X509 *x = SSL_get0_peer_certificate(e->ssl);
+    if (x != NULL)
+        tls_stores_judge(tls_ctx_stores(e->trust), e->by, x, SSL_get_peer_cert_chain(e->ssl),
+                         !e->server, &e->peer);
+    if (x != NULL && e->tlsa != NULL)
+        judge_dane(e, x);
+    settle_session(e);
+}
+
+void tls_engine_dane(struct tls_engine *e, const struct tlsa_set *records)
+{
+    e->tlsa = records;
+}
+
+void tls_engine_trust(struct tls_engine *e, struct tls_ctx *ctx)
+{
+    if (ctx == e->trust)
+        return;
+    tls_ctx_unref(e->trust);
+    e->trust = tls_ctx_ref(ctx);
+    e->by = tls_stores_find(tls_ctx_stores(ctx), NULL);
+    e->by_old = true;
+}
+
+void tls_engine_judge(struct tls_engine *e, const char *ca_file)
+{
+    const struct tls_store *by = tls_stores_find(tls_ctx_stores(e->trust), ca_file);
+    const bool same = by == e->by && !e->by_old;
+    e->by = by;
+    e->by_old = false;
+    if (!same && e->up && !e->failed)
+        judge_chain(e);
 }
 
 static bool judge(struct tls_engine *e)
@@ -341,14 +443,11 @@ static bool judge(struct tls_engine *e)
     str_copy(p->protocol, sizeof p->protocol, str_c(SSL_get_version(e->ssl)));
     str_copy(p->cipher, sizeof p->cipher, str_c(SSL_get_cipher_name(e->ssl)));
     p->resumed = SSL_session_reused(e->ssl) == 1;
-    if (x == NULL) {
+    if (x == NULL)
         snprintf(p->why, sizeof p->why, "the peer presented no certificate");
-        return true;
-    }
-    e->facts = tls_facts_new(p, x);
-    if (e->facts == NULL)
+    else if ((e->facts = tls_facts_new(p, x)) == NULL)
         return false;
-    judge_chain(e, x);
+    judge_chain(e);
     return true;
 }
 
@@ -369,6 +468,8 @@ enum tls_result tls_engine_handshake(struct tls_engine *e)
     int ret = SSL_do_handshake(e->ssl);
     if (ret != 1) {
         enum tls_result r = outcome(e, ret);
+        if (r != TLS_WANT_WIRE)
+            tls_engine_forget(e); /* in case that what was to be resumed is to blame */
         return r != TLS_CLOSED ? r : fail(e, "peer closed during the handshake");
     }
     e->up = true;
@@ -435,5 +536,5 @@ const char *tls_engine_why(const struct tls_engine *e)
 size_t tls_engine_memory(const struct tls_engine *e)
 {
     size_t facts = e->facts != NULL ? e->facts->size : 0;
-    return sizeof *e + SSL_ESTIMATE + e->in.b.cap + e->out.b.cap + facts;
+    return sizeof *e + SSL_ESTIMATE + e->in.b.cap + e->out.b.cap + facts + e->pair_n;
 }

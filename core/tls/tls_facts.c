@@ -16,8 +16,6 @@
 #include "core/base/domain.h"
 #include "core/base/mem.h"
 
-enum { DN_MAX = 128 };
-
 /* ---- names ----------------------------------------------------------------------------------- */
 
 struct found {
@@ -91,8 +89,7 @@ static void add_names(struct found *f, X509 *x)
 
 /* ---- texts ----------------------------------------------------------------------------------- */
 
-/* "CN=…,O=…", everything but printable ASCII escaped. */
-static void dn_text(const X509_NAME *name, char out[DN_MAX])
+void tls_facts_dn(const X509_NAME *name, char out[TLS_DN_MAX])
 {
     BIO *b = BIO_new(BIO_s_mem());
     char *p = NULL;
@@ -100,9 +97,9 @@ static void dn_text(const X509_NAME *name, char out[DN_MAX])
     if (b != NULL && X509_NAME_print_ex(b, name, 0, XN_FLAG_RFC2253) >= 0)
         n = BIO_get_mem_data(b, &p);
     if (n > 0)
-        str_copy(out, DN_MAX, (struct str){p, (size_t)n});
+        str_copy(out, TLS_DN_MAX, (struct str){p, (size_t)n});
     else
-        str_copy(out, DN_MAX, STR("(empty name)"));
+        str_copy(out, TLS_DN_MAX, STR("(empty name)"));
     BIO_free(b);
 }
 
@@ -115,8 +112,8 @@ void tls_facts_date(const ASN1_TIME *t, char out[TLS_DATE_MAX])
 
 static void add_dn(struct found *f, const X509_NAME *name)
 {
-    char text[DN_MAX];
-    dn_text(name, text);
+    char text[TLS_DN_MAX];
+    tls_facts_dn(name, text);
     buf_put(&f->text, text, strlen(text) + 1);
 }
 
@@ -182,7 +179,7 @@ static struct tls_facts *pack(struct tls_peer *p, const struct found *f)
 
 struct tls_facts *tls_facts_new(struct tls_peer *p, X509 *x)
 {
-    struct found f = {.text = BUF_INIT(TLS_NAMES_BYTES + DOMAIN_MAX + 3 + 2 * DN_MAX)};
+    struct found f = {.text = BUF_INIT(TLS_NAMES_BYTES + DOMAIN_MAX + 3 + 2 * TLS_DN_MAX)};
     if (!read_hashes(p, x))
         return NULL;
     p->has_certificate = true;
@@ -209,8 +206,8 @@ static void time_phrase(char out[TLS_WHY_MAX], int error, X509 *x)
 
 static void issuer_phrase(char out[TLS_WHY_MAX], X509 *x)
 {
-    char dn[DN_MAX];
-    dn_text(X509_get_issuer_name(x), dn);
+    char dn[TLS_DN_MAX];
+    tls_facts_dn(X509_get_issuer_name(x), dn);
     snprintf(out, TLS_WHY_MAX, "issuer unknown: %s", dn);
 }
 
@@ -246,17 +243,23 @@ static bool says_it_all(const char *text)
 
 void tls_facts_why(char why[TLS_WHY_MAX], int error, int depth, X509 *x)
 {
-    char text[TLS_WHY_MAX], dn[DN_MAX];
+    char text[TLS_WHY_MAX];
     if (x == NULL) {
         snprintf(why, TLS_WHY_MAX, "%s", X509_verify_cert_error_string(error));
         return;
     }
     phrase(text, error, x);
-    dn_text(X509_get_subject_name(x), dn);
+    tls_facts_why_text(why, text, depth, x);
+}
+
+void tls_facts_why_text(char why[TLS_WHY_MAX], const char *text, int depth, X509 *x)
+{
+    char dn[TLS_DN_MAX];
+    tls_facts_dn(X509_get_subject_name(x), dn);
     if (depth == 0 || says_it_all(text))
         str_copy(why, TLS_WHY_MAX, str_c(text));
     else
-        snprintf(why, TLS_WHY_MAX, "its issuer %s: %.*s", dn, TLS_WHY_MAX - DN_MAX - 20, text);
+        snprintf(why, TLS_WHY_MAX, "its issuer %s: %.*s", dn, TLS_WHY_MAX - TLS_DN_MAX - 20, text);
 }
 
 void tls_facts_why_time(char why[TLS_WHY_MAX], X509 *x)

@@ -74,17 +74,16 @@ static bool read_key(struct tls_material *m, const char *path, struct buf *error
     return m->key != NULL;
 }
 
-static void warn_about(const struct tls_material *m, const struct tls_identity *id,
-                       struct buf *errors)
+static void warn_about(const struct tls_material *m, const char *file, struct buf *errors)
 {
     char date[TLS_DATE_MAX];
     if (X509_cmp_current_time(X509_get0_notAfter(m->leaf)) < 0) {
         tls_facts_date(X509_get0_notAfter(m->leaf), date);
-        buf_printf(errors, "warning: %s: expired on %s\n", id->certificate, date);
+        buf_printf(errors, "warning: %s: expired on %s\n", file, date);
     }
     if (X509_cmp_current_time(X509_get0_notBefore(m->leaf)) > 0) {
         tls_facts_date(X509_get0_notBefore(m->leaf), date);
-        buf_printf(errors, "warning: %s: not valid before %s\n", id->certificate, date);
+        buf_printf(errors, "warning: %s: not valid before %s\n", file, date);
     }
 }
 
@@ -95,26 +94,34 @@ void tls_material_free(struct tls_material *m)
     EVP_PKEY_free(m->key);
 }
 
-bool tls_material_load(struct tls_material *m, const struct tls_identity *id, struct buf *errors)
+static bool load_files(struct tls_material *m, const char *certificate, const char *key,
+                       struct buf *errors)
 {
-    *m = (struct tls_material){NULL, NULL, NULL};
-    if (id->certificate == NULL) {
-        if (tls_selfsigned(id->domain, &m->leaf, &m->key))
-            return true;
-        buf_printf(errors, "%s: no self-signed certificate can be made: %s\n", id->domain,
-                   tls_queued_reason());
-        return false;
-    }
-    if (!read_chain(m, id->certificate, errors) ||
-        !read_key(m, id->key != NULL ? id->key : id->certificate, errors))
+    if (!read_chain(m, certificate, errors) ||
+        !read_key(m, key != NULL ? key : certificate, errors))
         return false;
     if (X509_check_private_key(m->leaf, m->key) != 1) {
         ERR_clear_error();
-        buf_printf(errors, "%s: key does not match the certificate\n", id->certificate);
+        buf_printf(errors, "%s: key does not match the certificate\n", certificate);
         return false;
     }
-    warn_about(m, id, errors);
+    warn_about(m, certificate, errors);
     return true;
+}
+
+bool tls_material_load(struct tls_material *m, const struct tls_identity *id, bool client,
+                       struct buf *errors)
+{
+    *m = (struct tls_material){NULL, NULL, NULL};
+    if (client && id->client_certificate != NULL)
+        return load_files(m, id->client_certificate, id->client_key, errors);
+    if (id->certificate != NULL)
+        return load_files(m, id->certificate, id->key, errors);
+    if (tls_selfsigned(id->domain, &m->leaf, &m->key))
+        return true;
+    buf_printf(errors, "%s: no self-signed certificate can be made: %s\n", id->domain,
+               tls_queued_reason());
+    return false;
 }
 
 /* ---- for people ------------------------------------------------------------------------------ */
@@ -213,7 +220,7 @@ bool tls_identity_describe(const struct tls_identity *id, struct buf *out, struc
     }
     struct tls_material m;
     struct tls_peer p = {.has_certificate = false};
-    bool ok = tls_material_load(&m, id, errors);
+    bool ok = tls_material_load(&m, id, false, errors);
     struct tls_facts *facts = ok ? tls_facts_new(&p, m.leaf) : NULL;
     if (facts != NULL)
         describe(id, &p, m.leaf, out);

@@ -28,12 +28,22 @@ struct tls_name {
     const char *domain; /* A-labels in lower case, no service; a dNSName may begin with "*." */
 };
 
+/* What the TLSA records given for the peer say of its certificates (core/tls/tls_dane.h). */
+enum tls_dane {
+    TLS_DANE_NONE,      /* none were given */
+    TLS_DANE_UNUSABLE,  /* none that can be compared with */
+    TLS_DANE_MISMATCH,  /* no usable one fits: dane_why */
+    TLS_DANE_KEY,       /* the certificate or its key itself: nothing else of it counts */
+    TLS_DANE_AUTHORITY, /* a path leads to an authority that is named */
+    TLS_DANE_NARROWED,  /* chain_ok, and by what is named */
+};
+
 struct tls_peer {
     char protocol[16]; /* "TLSv1.3" */
     char cipher[48];
     bool resumed;
     bool has_certificate; /* the peer presented one; without it all below is 0, but `why` */
-    bool chain_ok;        /* it leads to the trust store, in time, and is meant for TLS */
+    bool chain_ok;        /* it leads to the trust store, in time, and is meant for its role */
     bool self_signed;     /* by its own key: it proves that key and nothing else */
     bool in_time;         /* the certificate itself, whatever its issuers are, at the handshake */
     int64_t not_before, not_after; /* seconds since 1970 */
@@ -50,6 +60,9 @@ struct tls_peer {
     const char *subject, *issuer; /* "CN=…,O=…", printable ASCII; NULL without certificate */
 
     char why[TLS_WHY_MAX]; /* chain not ok: one phrase, "expired on 2026-01-02" */
+
+    enum tls_dane dane;
+    char dane_why[TLS_WHY_MAX];
 };
 
 /* The certificate carries this domain (A-labels, any case): dNSName with at most one whole

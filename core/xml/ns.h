@@ -15,6 +15,9 @@
 #define NS_STANZA_ERROR "urn:ietf:params:xml:ns:xmpp-stanzas"
 #define NS_XML          "http://www.w3.org/XML/1998/namespace"
 #define NS_TIME         "urn:xmpp:time"
+#define NS_LIMITS       "urn:xmpp:stream-limits:0"
+#define NS_BIDI         "urn:xmpp:bidi"
+#define NS_FEATURE_BIDI "urn:xmpp:features:bidi"
 #define NS_PING         "urn:xmpp:ping"
 #define NS_DISCO_INFO   "http://jabber.org/protocol/disco#info"
 

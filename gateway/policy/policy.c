@@ -12,6 +12,31 @@ static bool has_route(const struct cfg_peer *p)
     return p->nroute > 0;
 }
 
+static bool has_auth(const struct cfg_peer *p)
+{
+    return p->auth != 0;
+}
+
+static bool has_pins(const struct cfg_peer *p)
+{
+    return p->npins > 0;
+}
+
+static bool has_ca_file(const struct cfg_peer *p)
+{
+    return p->ca_file != NULL;
+}
+
+static bool has_minimum_tls(const struct cfg_peer *p)
+{
+    return p->minimum_tls != CONFIG_UNSET;
+}
+
+static bool has_bidi(const struct cfg_peer *p)
+{
+    return p->bidi != CONFIG_UNSET;
+}
+
 /* ---- the lists ------------------------------------------------------------------------------- */
 
 struct question {
@@ -156,7 +181,56 @@ const char *policy_security_name(enum security_mode m)
     return names[m];
 }
 
+unsigned policy_auth(const struct gateway_config *c, struct str remote)
+{
+    const struct cfg_peer *p = gateway_config_peer(c, remote, has_auth);
+    return p ? p->auth : c->auth;
+}
+
+size_t policy_peer_pins(const struct gateway_config *c, struct str remote,
+                        struct key_hash out[CONFIG_PINS_MAX])
+{
+    const struct cfg_peer *p = gateway_config_peer(c, remote, has_pins);
+    const char *why;
+    size_t n = 0;
+    for (; p != NULL && n < p->npins && n < CONFIG_PINS_MAX; n++)
+        key_hash_parse(str_c(p->pins[n]), &out[n], &why); /* the configuration was checked */
+    return n;
+}
+
+const char *policy_ca_file(const struct gateway_config *c, struct str remote)
+{
+    const struct cfg_peer *p = gateway_config_peer(c, remote, has_ca_file);
+    return p ? p->ca_file : NULL;
+}
+
+int policy_minimum_tls(const struct gateway_config *c, struct str remote)
+{
+    const struct cfg_peer *p = gateway_config_peer(c, remote, has_minimum_tls);
+    return p && p->minimum_tls > c->tls.minimum ? p->minimum_tls : c->tls.minimum;
+}
+
+int policy_tls_version(const char *protocol)
+{
+    enum { TLS_1_2 = 0x0303, TLS_1_3 = 0x0304 };
+    if (strcmp(protocol, "TLSv1.3") == 0)
+        return TLS_1_3;
+    return strcmp(protocol, "TLSv1.2") == 0 ? TLS_1_2 : 0;
+}
+
+bool policy_bidi(const struct gateway_config *c, struct str remote)
+{
+    const struct cfg_peer *p = gateway_config_peer(c, remote, has_bidi);
+    return p ? p->bidi == 1 : c->bidi;
+}
+
 const struct cfg_peer *policy_route(const struct gateway_config *c, struct str remote)
 {
     return c->use_static_routes ? gateway_config_peer(c, remote, has_route) : NULL;
+}
+
+bool policy_route_direct_tls(const struct gateway_config *c, struct str remote)
+{
+    const struct cfg_peer *p = policy_route(c, remote);
+    return p != NULL && p->direct_tls;
 }

@@ -22,6 +22,7 @@ struct authz_pair {
     char *from, *to;      /* as the peer wrote them; inbound only */
     char *key;            /* WAITING only */
     uint32_t ticket;      /* ASKED: of the question */
+    bool external;        /* VALID: by SASL EXTERNAL, not by dialback */
     uint64_t since;       /* ms, of the state */
 };
 

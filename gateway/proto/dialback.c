@@ -1,5 +1,6 @@
 #include "gateway/proto/dialback.h"
 
+#include "core/base/key_hash.h"
 #include "core/xml/ns.h"
 #include "core/xml/writer.h"
 
@@ -40,6 +41,21 @@ bool dialback_check(const struct dialback_secrets *secrets, struct str key, stru
         if (made_with(secrets->previous[i], key, receiving, originating, stream_id))
             return true;
     return false;
+}
+
+bool dialback_fingerprint(char out[DIALBACK_FINGERPRINT], struct str secret)
+{
+    static const char what[] = "sallyport dialback secret ";
+    char text[sizeof what + DIGEST_SHA256_HEX];
+    char hash[KEY_HASH_TEXT_MAX];
+    unsigned char raw[DIGEST_SHA256] = {0};
+    memcpy(text, what, sizeof what - 1);
+    bool ok = digest_sha256_hex(text + sizeof what - 1, &secret, 1) &&
+              digest_sha256(raw, (struct str){text, sizeof what - 1 + DIGEST_SHA256_HEX});
+    key_hash_text(hash, raw, DIALBACK_FINGERPRINT / 3);
+    str_copy(out, DIALBACK_FINGERPRINT, str_c(ok ? hash : ""));
+    digest_wipe(text, sizeof text);
+    return ok;
 }
 
 static struct str error_condition(const struct nonza *z)

@@ -23,6 +23,11 @@ struct dialback_secrets {
     char *const *previous;
     size_t nprevious;
 };
+/* What operators compare: a short hash of the secret's hash, "3F:A2:91:…". It tells no more than
+ * any key that was sent. False only when libcrypto fails. */
+enum { DIALBACK_FINGERPRINT = 3 * 8 };
+bool dialback_fingerprint(char out[DIALBACK_FINGERPRINT], struct str secret);
+
 bool dialback_check(const struct dialback_secrets *secrets, struct str key, struct str receiving,
                     struct str originating, struct str stream_id);
 

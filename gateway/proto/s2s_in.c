@@ -1,12 +1,11 @@
-#include "gateway/proto/s2s_in.h"
+#include "gateway/proto/s2s_in_priv.h"
 
 #include "core/base/mem.h"
-#include "core/stream/bounce.h"
 #include "core/xml/ns.h"
 #include "core/xml/writer.h"
+#include "gateway/proto/arrival.h"
+#include "gateway/proto/bidi.h"
 #include "gateway/proto/judge.h"
-
-enum { ASKED_US_LINGER_MS = 3000, ANSWER_MARGIN_MS = 2000 };
 
 #define TO(s) (1u << S2S_IN_##s)
 const machine_edges s2s_in_edges[S2S_IN_STATE_COUNT] = {
@@ -14,7 +13,7 @@ const machine_edges s2s_in_edges[S2S_IN_STATE_COUNT] = {
     [S2S_IN_CLEAR] = TO(HANDSHAKE) | TO(CLOSING) | TO(RESTING),
     [S2S_IN_HANDSHAKE] = TO(TLS_HEADER) | TO(RESTING),
     [S2S_IN_TLS_HEADER] = TO(SECURE) | TO(RESTING),
-    [S2S_IN_SECURE] = TO(CLOSING) | TO(RESTING),
+    [S2S_IN_SECURE] = TO(TLS_HEADER) | TO(CLOSING) | TO(RESTING),
     [S2S_IN_CLOSING] = TO(RESTING),
     [S2S_IN_RESTING] = 0,
 };
@@ -61,7 +60,7 @@ static bool set_state(struct s2s_in *m, enum s2s_in_state to)
     return true;
 }
 
-static void rest(struct s2s_in *m, struct gw_actions *out, enum end_reason reason, bool abort)
+void s2s_in_rest(struct s2s_in *m, struct gw_actions *out, enum end_reason reason, bool abort)
 {
     if (set_state(m, S2S_IN_RESTING))
         gw_close(out, reason, abort);
@@ -81,39 +80,37 @@ static bool send_header(struct s2s_in *m, struct gw_actions *out, struct str fro
     return true;
 }
 
-/* When no header was sent yet, one is sent first (4.9.1.1). `text` is static. */
+/* When no header was sent yet, one is sent first (4.9.1.1). */
 static void end_with_error(struct s2s_in *m, struct gw_actions *out, enum end_reason reason,
                            const char *condition, const char *text)
 {
     if (!m->header_sent && !send_header(m, out, str_c(m->to), str_c(m->from), true)) {
-        rest(m, out, END_NO_MEMORY, true);
+        s2s_in_rest(m, out, END_NO_MEMORY, true);
         return;
     }
     gw_send_error(out, condition, text, LOG_NOTICE, "s2s.refused");
-    rest(m, out, reason, false);
+    s2s_in_rest(m, out, reason, false);
 }
 
-static void refuse(struct s2s_in *m, struct gw_actions *out, const char *condition,
+void s2s_in_refuse(struct s2s_in *m, struct gw_actions *out, const char *condition,
                    const char *text)
 {
     if (m->state == S2S_IN_HANDSHAKE) { /* no text between the handshake's bytes */
-        rest(m, out, END_TLS_FAILED, true);
+        s2s_in_rest(m, out, END_TLS_FAILED, true);
         return;
     }
     if (m->state == S2S_IN_CLOSING) { /* our closing tag was the last that we say (4.4) */
-        rest(m, out, m->reason, false);
+        s2s_in_rest(m, out, m->reason, false);
         return;
     }
     end_with_error(m, out, END_STREAM_ERROR_SENT, condition, text);
 }
 
-/* Our side of the stream ends now, by a closing tag or, with a condition, by a stream error; what
- * the peer has under way is still delivered until its own closing tag or the deadline (4.4). */
-static void close_gracefully(struct s2s_in *m, struct gw_actions *out, enum end_reason reason,
-                             const char *condition, const char *text)
+void s2s_in_close(struct s2s_in *m, struct gw_actions *out, enum end_reason reason,
+                  const char *condition, const char *text)
 {
     if (!set_state(m, S2S_IN_CLOSING)) {
-        rest(m, out, reason, false);
+        s2s_in_rest(m, out, reason, false);
         return;
     }
     m->reason = reason;
@@ -137,7 +134,7 @@ static bool keep_address(char **spelling, char **canonical, struct str s, struct
            authz_keep(canonical, str_c(scratch->ascii));
 }
 
-static void tell_refused(struct str local, struct str remote, struct gw_actions *out)
+void s2s_in_tell_refused(struct str local, struct str remote, struct gw_actions *out)
 {
     struct gw_action *a = gw_act(out, ACT_REFUSED);
     a->u.pair.local = local;
@@ -170,7 +167,7 @@ static const char *check_header(struct s2s_in *m, const struct stream_header *h,
         struct str local = str_c(m->local), remote = str_c(m->remote);
         struct policy_decision d = side_pair(m->side, local, remote, WAY_EITHER);
         if (d.verdict != POLICY_ALLOW) {
-            tell_refused(local, remote, out);
+            s2s_in_tell_refused(local, remote, out);
             *text = d.rule;
             return "policy-violation";
         }
@@ -183,19 +180,151 @@ static enum security_mode mode_of(const struct s2s_in *m, const char *remote)
     return side_security(m->side, str_c(remote));
 }
 
+static unsigned auth_on(const struct side *side, struct str remote)
+{
+    return side->link == NULL ? policy_auth(side->cfg, remote) : POLICY_AUTH_DIALBACK;
+}
+
+unsigned s2s_in_auth(const struct s2s_in *m, struct str remote)
+{
+    return auth_on(m->side, remote);
+}
+
+static unsigned header_auth(const struct s2s_in *m)
+{
+    return m->remote != NULL ? s2s_in_auth(m, str_c(m->remote)) : POLICY_AUTH_DIALBACK;
+}
+
+/* Why EXTERNAL is not for this stream. */
+static struct external_refusal external_refusal(const struct s2s_in *m)
+{
+    if (!m->encrypted)
+        return (struct external_refusal){"encryption-required", "TLS comes first"};
+    if (!(header_auth(m) & POLICY_AUTH_EXTERNAL) || m->local == NULL)
+        return (struct external_refusal){"invalid-mechanism",
+                                         "no mechanism is offered on this stream"};
+    if (authz_find(&m->authz, str_c(m->local), str_c(m->remote)) != NULL)
+        return (struct external_refusal){"not-authorized", "the domain is proven already, or "
+                                                           "being proven by dialback"};
+    if (!m->proven)
+        return (struct external_refusal){"not-authorized", m->why};
+    return (struct external_refusal){NULL, NULL};
+}
+
+/* XEP-0478. They hold for the whole stream: what a stranger may send is less, but a peer that has
+ * proven itself by dialback sees no other features. */
+static void write_limits(const struct s2s_in *m, struct buf *b)
+{
+    const struct gateway_config *c = m->side->cfg;
+    buf_printf(b,
+               "<limits xmlns='" NS_LIMITS "'><max-bytes>%zu</max-bytes>"
+               "<idle-seconds>%llu</idle-seconds></limits>",
+               c->limits.stanza_size, (unsigned long long)c->timeouts.idle / 1000);
+}
+
+/* A header names the peer before anything is proven; what may be sent back is another question. */
+static bool may_have_bidi(const struct s2s_in *m, const struct side *side)
+{
+    return !m->no_bidi && m->local != NULL && bidi_allowed(side, m->encrypted, m->remote);
+}
+
 static void send_features(struct s2s_in *m, struct gw_actions *out)
 {
+    m->bidi_offered = may_have_bidi(m, m->side) && !m->bidi && !s2s_in_authorised(m);
     enum security_mode mode = mode_of(m, m->remote);
     size_t begin = gw_send_begin(out);
     buf_puts(&out->text, "<stream:features>");
-    if (!m->encrypted && mode != SECURITY_NO_TLS)
+    m->tls_offered = !m->encrypted && mode != SECURITY_NO_TLS;
+    if (m->tls_offered)
         buf_puts(&out->text, mode == SECURITY_TLS_REQUIRED ? "<starttls xmlns='" NS_TLS
                                                              "'><required/></starttls>"
                                                            : "<starttls xmlns='" NS_TLS "'/>");
-    if (m->encrypted || mode != SECURITY_TLS_REQUIRED)
+    if (external_refusal(m).condition == NULL)
+        buf_puts(&out->text, "<mechanisms xmlns='" NS_SASL "'><mechanism>EXTERNAL</mechanism>"
+                             "</mechanisms>");
+    if ((m->encrypted || mode != SECURITY_TLS_REQUIRED) && header_auth(m) & POLICY_AUTH_DIALBACK)
         buf_puts(&out->text, "<dialback xmlns='" NS_FEATURE_DB "'><errors/></dialback>");
+    if (m->bidi_offered)
+        buf_puts(&out->text, "<bidi xmlns='" NS_FEATURE_BIDI "'/>");
+    write_limits(m, &out->text);
     buf_puts(&out->text, "</stream:features>");
     gw_send_end(out, begin);
+}
+
+/* What the certificate says of the header's `from`. False: the peer's rules end the stream here. */
+static bool check_identity(struct s2s_in *m, struct gw_actions *out)
+{
+    m->proven = false;
+    if (!m->encrypted || m->remote == NULL || m->side->link != NULL)
+        return true;
+    struct str remote = str_c(m->remote);
+    if (!identity_tls_enough(m->side->cfg, m->tls, remote, m->why)) {
+        s2s_in_refuse(m, out, "policy-violation", m->why);
+        return false;
+    }
+    m->proven = identity_proven(m->side->cfg, m->tls, remote, m->why);
+    bool enough = m->proven || header_auth(m) & POLICY_AUTH_DIALBACK;
+    gw_log(out, enough ? LOG_INFO : LOG_NOTICE, "s2s.identity", KV_S("remote", remote),
+           KV_C("certificate", m->proven ? "proven" : "unproven"),
+           KV_C("msg", m->proven ? NULL : m->why));
+    if (!enough)
+        end_with_error(m, out, END_UNTRUSTED, "not-authorized", m->why);
+    return enough;
+}
+
+static bool mode_broken(const struct s2s_in *m, const struct side *side, const char *remote)
+{
+    enum security_mode mode = side_security(side, str_c(remote));
+    return (m->encrypted && mode == SECURITY_NO_TLS) ||
+           (!m->encrypted && mode == SECURITY_TLS_REQUIRED);
+}
+
+/* The pair would not be proven any more in the way it was, or is about to be. */
+static bool identity_broken(const struct s2s_in *m, const struct side *side,
+                            const struct authz_pair *p)
+{
+    char why[IDENTITY_WHY];
+    struct str remote = str_c(p->remote);
+    unsigned auth = auth_on(side, remote);
+    if (side->link != NULL)
+        return false;
+    if (!identity_tls_enough(side->cfg, m->tls, remote, why))
+        return true;
+    if (!p->external)
+        return !(auth & POLICY_AUTH_DIALBACK);
+    return !(auth & POLICY_AUTH_EXTERNAL) || !identity_proven(side->cfg, m->tls, remote, why);
+}
+
+static bool pair_denied(const struct side *side, const struct authz_pair *p)
+{
+    struct str local = str_c(p->local), remote = str_c(p->remote);
+    return !side_serves(side, local) || !side_admits(side, remote) ||
+           side_pair(side, local, remote, WAY_IN).verdict != POLICY_ALLOW;
+}
+
+/* What these settings mean for the stream as it is. */
+static struct stream_fate fate_of(const struct s2s_in *m, const struct side *side,
+                                  const char **text)
+{
+    bool may_yet = m->tls_offered && m->authz.n == 0; /* begin TLS */
+    bool broken = m->remote != NULL && !may_yet && mode_broken(m, side, m->remote);
+    bool one_way = m->bidi && !may_have_bidi(m, side), unproven = false;
+    struct stream_fate f = {broken || one_way ? S2S_RENEWED : S2S_STAYS, str_c(m->local),
+                            str_c(m->remote)};
+    *text = "the policy for this domain pair has changed";
+    for (size_t i = 0; i < m->authz.n; i++) {
+        const struct authz_pair *p = &m->authz.v[i];
+        if (pair_denied(side, p))
+            return (struct stream_fate){S2S_DENIED, str_c(p->local), str_c(p->remote)};
+        broken = broken || mode_broken(m, side, p->remote);
+        unproven = unproven || identity_broken(m, side, p);
+        if (f.fate == S2S_STAYS && (broken || unproven))
+            f = (struct stream_fate){S2S_RENEWED, str_c(p->local), str_c(p->remote)};
+    }
+    *text = broken     ? "the security mode has changed"
+            : unproven ? "what proves this domain has changed"
+                       : "bidi was switched off";
+    return f;
 }
 
 static void on_header(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
@@ -222,25 +351,36 @@ static void on_header(struct s2s_in *m, const struct gw_event *ev, struct gw_act
         mem_free(before_local);
     bool version = stream_version_1(h->version);
     if (!send_header(m, out, str_c(m->to), str_c(m->from), version)) {
-        rest(m, out, END_NO_MEMORY, true);
+        s2s_in_rest(m, out, END_NO_MEMORY, true);
         return;
     }
     if (condition != NULL) {
-        refuse(m, out, condition, text);
+        s2s_in_refuse(m, out, condition, text);
         return;
     }
     if (!version && !m->encrypted && mode_of(m, m->remote) == SECURITY_TLS_REQUIRED) {
-        refuse(m, out, "policy-violation", "TLS is required and needs a version 1.0 stream");
+        s2s_in_refuse(m, out, "policy-violation", "TLS is required and needs a version 1.0 stream");
         return;
     }
     if (m->encrypted && mode_of(m, m->remote) == SECURITY_NO_TLS) {
         if (m->direct_tls)
-            refuse(m, out, "policy-violation", "TLS is switched off here");
+            s2s_in_refuse(m, out, "policy-violation", "TLS is switched off here");
         else /* since the handshake began */
-            refuse(m, out, "reset", "the security mode has changed");
+            s2s_in_refuse(m, out, "reset", "the security mode has changed");
+        return;
+    }
+    if (!check_identity(m, out))
+        return;
+    enum s2s_fate fate = m->authz.n > 0 ? fate_of(m, m->side, &text).fate : S2S_STAYS;
+    if (fate != S2S_STAYS) { /* since it was proven by SASL */
+        s2s_in_refuse(m, out, fate == S2S_DENIED ? "policy-violation" : "reset", text);
         return;
     }
     set_state(m, m->encrypted ? S2S_IN_SECURE : S2S_IN_CLEAR);
+    if (s2s_in_authorised(m)) { /* the header after SASL */
+        gw_timer_clear(out, TIMER_SETUP);
+        gw_timer_set(out, TIMER_KEEPALIVE, m->side->cfg->timeouts.keepalive);
+    }
     gw_log(out, LOG_INFO, "s2s.stream.open", KV_S("from", h->from), KV_S("to", h->to),
            KV_C("id", m->id), KV_S("version", h->version), KV_S("lang", h->lang),
            KV_C("encrypted", m->encrypted ? "yes" : "no"));
@@ -250,7 +390,7 @@ static void on_header(struct s2s_in *m, const struct gw_event *ev, struct gw_act
 
 /* ---- TLS ------------------------------------------------------------------------------------- */
 
-static bool authorised(const struct s2s_in *m)
+bool s2s_in_authorised(const struct s2s_in *m)
 {
     return authz_first(&m->authz, AUTHZ_VALID) != NULL;
 }
@@ -258,17 +398,21 @@ static bool authorised(const struct s2s_in *m)
 static void on_starttls(struct s2s_in *m, uint64_t now, struct gw_actions *out)
 {
     if (m->state != S2S_IN_CLEAR) {
-        refuse(m, out, "policy-violation", "TLS is already there");
+        s2s_in_refuse(m, out, "policy-violation", "TLS is already there");
+        return;
+    }
+    if (mode_of(m, m->remote) == SECURITY_NO_TLS && m->tls_offered) {
+        s2s_in_refuse(m, out, "reset", "the security mode has changed");
         return;
     }
     if (mode_of(m, m->remote) == SECURITY_NO_TLS) {
         gw_send(out, "<failure xmlns='" NS_TLS "'/>" STREAM_CLOSE_TAG);
         gw_log(out, LOG_NOTICE, "s2s.refused", KV_C("reason", "starttls-in-no-tls-mode"));
-        rest(m, out, END_TLS_REFUSED, false);
+        s2s_in_rest(m, out, END_TLS_REFUSED, false);
         return;
     }
     gw_send(out, "<proceed xmlns='" NS_TLS "'/>");
-    if (authorised(m)) { /* it has to prove itself anew, and has as long as a stranger */
+    if (s2s_in_authorised(m)) { /* it has to prove itself anew, and has as long as a stranger */
         gw_timer_clear(out, TIMER_KEEPALIVE);
         gw_timer_set(out, TIMER_SETUP, m->side->cfg->timeouts.auth);
         m->opened_ms = now;
@@ -292,9 +436,11 @@ static void check_certificate(struct s2s_in *m, const struct tls_peer *t, struct
 static void on_tls_up(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
 {
     bool direct = m->state == S2S_IN_ACCEPTED;
-    if (!set_state(m, S2S_IN_TLS_HEADER))
+    if (!direct && m->state != S2S_IN_HANDSHAKE)
         return;
+    set_state(m, S2S_IN_TLS_HEADER);
     const struct tls_peer *t = ev->u.tls;
+    m->tls = t;
     m->encrypted = true;
     m->direct_tls = direct;
     gw_log(out, LOG_INFO, "tls.up", KV_C("tls", t->protocol), KV_C("cipher", t->cipher),
@@ -306,275 +452,108 @@ static void on_tls_up(struct s2s_in *m, const struct gw_event *ev, struct gw_act
         check_certificate(m, t, out);
 }
 
-/* ---- dialback, receiving role ---------------------------------------------------------------- */
+/* ---- SASL ------------------------------------------------------------------------------------ */
 
-/* `from` and `to` are the request's, as the peer wrote them. */
-static void answer_result(struct gw_actions *out, struct str from, struct str to, const char *type,
-                          const char *condition)
+static void external_proven(struct s2s_in *m, uint64_t now, struct gw_actions *out)
 {
-    struct dialback_text t = {
-        .kind = DIALBACK_RESULT, .from = to, .to = from, .type = type, .condition = condition};
-    size_t begin = gw_send_begin(out);
-    dialback_write(&out->text, &t);
-    gw_send_end(out, begin);
-}
-
-static void log_answer(struct gw_actions *out, struct str from, struct str to, const char *type,
-                       const char *condition)
-{
-    gw_log(out, LOG_INFO, "dialback.result.answered", KV_S("from", to), KV_S("to", from),
-           KV_C("type", condition ? "error" : type), KV_C("reason", condition));
-}
-
-static bool request_open(const struct s2s_in *m)
-{
-    return authz_first(&m->authz, AUTHZ_ASKED) || authz_first(&m->authz, AUTHZ_WAITING);
-}
-
-/* Arms or disarms the timer of streams that only ask us things. */
-static void watch_dialback_only(struct s2s_in *m, struct gw_actions *out)
-{
-    if (m->answered_verify && !authorised(m) && !request_open(m))
-        gw_timer_set(out, TIMER_ASKED, ASKED_US_LINGER_MS);
-    else
-        gw_timer_clear(out, TIMER_ASKED);
-}
-
-/* The answer must be there in time for us to pass it on before the stream's own deadline. */
-static uint64_t time_to_ask(const struct s2s_in *m, uint64_t now)
-{
-    uint64_t within = m->side->cfg->dialback.timeout;
-    if (authorised(m))
-        return within;
-    uint64_t auth = m->side->cfg->timeouts.auth, end = m->opened_ms + auth;
-    uint64_t margin = auth / 4 < ANSWER_MARGIN_MS ? auth / 4 : ANSWER_MARGIN_MS;
-    uint64_t left = end > now + margin ? end - now - margin : 1;
-    return left < within ? left : within;
-}
-
-static void ask(struct s2s_in *m, struct authz_pair *p, struct str key, uint64_t now,
-                struct gw_actions *out)
-{
-    p->state = AUTHZ_ASKED;
-    p->ticket = m->next_ticket++;
-    p->since = now;
-    struct gw_action *act = gw_act(out, ACT_ASK);
-    act->u.ask.ticket = p->ticket;
-    act->u.ask.within_ms = time_to_ask(m, now);
-    act->u.ask.request =
-        (struct db_request){str_c(p->local), str_c(p->remote), {m->id, STREAM_ID_HEX}, key};
-}
-
-/* Why a request is refused before any DNS work; NULL: it may be asked. */
-static const char *check_request(const struct s2s_in *m, const struct dialback_element *e,
-                                 struct gw_actions *out)
-{
-    if (e->from.p == NULL || e->to.p == NULL || !domain_prepare(e->from, &out->remote) ||
-        !domain_prepare(e->to, &out->local) || e->key.n == 0)
-        return "bad-request";
-    struct str remote = str_c(out->remote.ascii), local = str_c(out->local.ascii);
-    if (!side_serves(m->side, local))
-        return "item-not-found";
-    if (!side_admits(m->side, remote))
-        return "not-allowed";
-    enum policy_verdict verdict = side_pair(m->side, local, remote, WAY_IN).verdict;
-    if (verdict != POLICY_ALLOW) {
-        tell_refused(local, remote, out);
-        return verdict == POLICY_OFF ? "policy-violation" : "not-allowed";
-    }
-    if (!m->encrypted && side_security(m->side, remote) == SECURITY_TLS_REQUIRED)
-        return "policy-violation";
-    return NULL;
-}
-
-static void refuse_result(const struct dialback_element *e, const char *condition,
-                          struct gw_actions *out)
-{
-    answer_result(out, e->from, e->to, NULL, condition);
-    log_answer(out, e->from, e->to, NULL, condition);
-}
-
-/* Enters the request into the ledger; NULL: no room for it. */
-static struct authz_pair *remember(struct s2s_in *m, const struct dialback_element *e,
-                                   const struct gw_actions *out)
-{
-    struct authz_pair *p = authz_add(&m->authz, str_c(out->local.ascii), str_c(out->remote.ascii));
-    if (p == NULL)
-        return NULL;
-    p->state = AUTHZ_WAITING;
-    if (authz_keep(&p->from, e->from) && authz_keep(&p->to, e->to) && authz_keep(&p->key, e->key))
-        return p;
-    authz_remove(&m->authz, p);
-    return NULL;
-}
-
-static void pair_proven(struct s2s_in *m, struct authz_pair *p, const char *mech, uint64_t now,
-                        struct gw_actions *out)
-{
-    bool first = !authorised(m);
-    p->state = AUTHZ_VALID;
-    p->since = now;
-    m->active_ms = now;
-    if (first) {
-        gw_timer_clear(out, TIMER_SETUP);
-        gw_timer_set(out, TIMER_KEEPALIVE, m->side->cfg->timeouts.keepalive);
-        gw_act(out, ACT_LIMITS);
-    }
-    answer_result(out, str_c(p->from), str_c(p->to), "valid", NULL);
-    log_answer(out, str_c(p->from), str_c(p->to), "valid", NULL);
-    struct gw_action *act = gw_act(out, ACT_PAIR);
-    act->u.pair.local = str_c(p->local);
-    act->u.pair.remote = str_c(p->remote);
-    act->u.pair.result = PAIR_VALID;
-    gw_log(out, LOG_INFO, "s2s.state", KV_C("local", p->local), KV_C("remote", p->remote),
-           KV_C("from", "PENDING"), KV_C("to", "CONNECTED"), KV_C("mech", mech));
-}
-
-/* What makes a claim true without asking anybody; NULL: nothing does. */
-static const char *trusted_by(const struct s2s_in *m)
-{
-    if (m->trusted_address)
-        return "address";
-    return m->judged && trust_ok(m->verdict) ? "certificate" : NULL;
-}
-
-static void on_result(struct s2s_in *m, const struct dialback_element *e, uint64_t now,
-                      struct gw_actions *out)
-{
-    const char *condition = check_request(m, e, out);
-    gw_log(out, LOG_INFO, "dialback.result.received", KV_S("from", e->from), KV_S("to", e->to));
-    if (condition != NULL) {
-        refuse_result(e, condition, out);
+    for (size_t i = m->authz.n; i-- > 0;) /* questions of the stream that ends here */
+        if (m->authz.v[i].state != AUTHZ_VALID)
+            authz_remove(&m->authz, &m->authz.v[i]);
+    struct authz_pair *p = authz_add(&m->authz, str_c(m->local), str_c(m->remote));
+    if (p == NULL) {
+        s2s_in_rest(m, out, END_NO_MEMORY, true);
         return;
     }
-    struct authz_pair *p = authz_find(&m->authz, str_c(out->local.ascii), str_c(out->remote.ascii));
-    if (p != NULL && p->state == AUTHZ_VALID) {
-        answer_result(out, e->from, e->to, "valid", NULL);
-        log_answer(out, e->from, e->to, "valid", NULL);
+    p->external = true;
+    gw_send(out, "<success xmlns='" NS_SASL "'/>");
+    gw_act(out, ACT_STREAM_RESET);
+    s2s_in_prove(m, p, "external", now, out);
+    s2s_in_watch(m, out);
+    gw_timer_clear(out, TIMER_KEEPALIVE); /* until the new header is there, by a deadline */
+    gw_timer_set(out, TIMER_SETUP, m->side->cfg->timeouts.auth);
+    m->header_sent = false;
+    set_state(m, S2S_IN_TLS_HEADER);
+}
+
+static void on_sasl(struct s2s_in *m, const struct sasl_element *e, uint64_t now,
+                    struct gw_actions *out)
+{
+    switch (external_in(&m->external, e, external_refusal(m), m->remote, out)) {
+    case EXTERNAL_GOES_ON:
+        break;
+    case EXTERNAL_PROVEN:
+        external_proven(m, now, out);
+        break;
+    case EXTERNAL_ENOUGH:
+        s2s_in_refuse(m, out, "policy-violation", "too many failed attempts to authenticate");
+        break;
     }
-    if (p != NULL)
-        return; /* asked already: that one's verdict answers */
-    p = remember(m, e, out);
-    if (p == NULL)
-        refuse_result(e, "resource-constraint", out);
-    else if (trusted_by(m) != NULL)
-        pair_proven(m, p, trusted_by(m), now, out);
-    else if (authz_count(&m->authz, AUTHZ_ASKED) < m->side->cfg->limits.pending_dialbacks)
-        ask(m, p, str_c(p->key), now, out);
-    watch_dialback_only(m, out);
 }
 
-static void ask_next(struct s2s_in *m, uint64_t now, struct gw_actions *out)
-{
-    struct authz_pair *p = authz_first(&m->authz, AUTHZ_WAITING);
-    if (p == NULL || authz_count(&m->authz, AUTHZ_ASKED) >= m->side->cfg->limits.pending_dialbacks)
-        return;
-    ask(m, p, str_c(p->key), now, out);
-}
+/* ---- bidi ------------------------------------------------------------------------------------ */
 
-static void on_verdict(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
+/* It comes before authentication; later it changes nothing, and nothing is sent back. */
+static void on_bidi(struct s2s_in *m, struct gw_actions *out)
 {
-    struct authz_pair *p = authz_by_ticket(&m->authz, ev->u.verdict.ticket);
-    enum verdict v = ev->u.verdict.verdict;
-    if (p == NULL)
-        return; /* asked before STARTTLS, or answered by our own deadline */
-    if (v == VERDICT_VALID) {
-        pair_proven(m, p, "dialback", ev->now_ms, out);
-        ask_next(m, ev->now_ms, out);
-        watch_dialback_only(m, out);
+    if (!m->bidi_offered) {
+        s2s_in_refuse(m, out, "unsupported-stanza-type", "bidi is not offered on this stream");
         return;
     }
-    bool end = v == VERDICT_INVALID && !authorised(m);
-    const char *condition = v == VERDICT_INVALID ? (end ? NULL : "forbidden") : verdict_name(v);
-    /* The entry goes; what the log lines say must outlive it. */
-    str_copy(out->remote.ascii, sizeof out->remote.ascii, str_c(p->remote));
-    str_copy(out->local.ascii, sizeof out->local.ascii, str_c(p->local));
-    struct str remote = str_c(out->remote.ascii), local = str_c(out->local.ascii);
-    answer_result(out, str_c(p->from), str_c(p->to), "invalid", condition);
-    log_answer(out, remote, local, "invalid", condition);
-    gw_log(out, LOG_NOTICE, "s2s.state", KV_S("local", local), KV_S("remote", remote),
-           KV_C("from", "PENDING"), KV_C("to", "FAILED"), KV_C("reason", verdict_name(v)),
-           KV_S("msg", ev->u.verdict.text));
-    if (end) {
-        gw_send(out, STREAM_CLOSE_TAG);
-        rest(m, out, END_STREAM_ERROR_SENT, false);
-    }
-    authz_remove(&m->authz, p);
-    if (end)
-        return;
-    ask_next(m, ev->now_ms, out);
-    watch_dialback_only(m, out);
+    m->bidi =
+        m->bidi || (may_have_bidi(m, m->side) && !s2s_in_authorised(m) && !s2s_in_request_open(m));
+    gw_log(out, m->bidi ? LOG_INFO : LOG_NOTICE, m->bidi ? "s2s.bidi" : "s2s.bidi.ignored",
+           KV_C("remote", m->remote),
+           KV_C("msg", m->bidi ? NULL : "it was asked for after authentication had begun"));
 }
 
-/* ---- dialback, authoritative role ------------------------------------------------------------ */
-
-static const char *check_verify(const struct s2s_in *m, const struct dialback_element *e,
-                                struct gw_actions *out)
+bool s2s_in_carries(const struct s2s_in *m, struct str local, struct str remote)
 {
-    if (e->from.p == NULL || e->to.p == NULL || e->id.n == 0 || e->key.n == 0 ||
-        !domain_prepare(e->from, &out->remote) || !domain_prepare(e->to, &out->local))
-        return "bad-request";
-    if (!side_serves(m->side, str_c(out->local.ascii)))
-        return "item-not-found";
-    if (!m->encrypted && side_security(m->side, str_c(out->remote.ascii)) == SECURITY_TLS_REQUIRED)
-        return "policy-violation";
-    return NULL;
-}
-
-static void on_verify(struct s2s_in *m, const struct dialback_element *e, struct gw_actions *out)
-{
-    const char *condition = check_verify(m, e, out);
-    bool good = condition == NULL && dialback_check(m->secrets, e->key, str_c(out->remote.ascii),
-                                                    str_c(out->local.ascii), e->id);
-    struct dialback_text t = {.kind = DIALBACK_VERIFY,
-                              .from = e->to,
-                              .to = e->from,
-                              .id = e->id,
-                              .type = good ? "valid" : "invalid",
-                              .condition = condition};
-    size_t begin = gw_send_begin(out);
-    dialback_write(&out->text, &t);
-    gw_send_end(out, begin);
-    gw_log(out, condition || !good ? LOG_NOTICE : LOG_INFO, "dialback.verify.answered",
-           KV_S("from", e->from), KV_S("to", e->to), KV_S("id", e->id),
-           KV_C("type", condition ? "error" : t.type), KV_C("reason", condition));
-    m->answered_verify = true;
-    watch_dialback_only(m, out);
+    const struct authz_pair *p = authz_find(&m->authz, local, remote);
+    return m->state == S2S_IN_SECURE && m->bidi && p != NULL && p->state == AUTHZ_VALID;
 }
 
 /* ---- elements -------------------------------------------------------------------------------- */
 
-static void on_stream_error(struct s2s_in *m, const struct nonza *z, struct gw_actions *out)
+static void on_stream_error(struct s2s_in *m, const struct nonza *z, uint64_t now,
+                            struct gw_actions *out)
 {
     struct str condition, text;
     stream_read_error(z, &condition, &text);
     gw_log(out, LOG_NOTICE, "s2s.error.received", KV_S("reason", condition), KV_S("msg", text));
+    if (m->sent_ms != 0 && now - m->sent_ms < BIDI_RIGHT_AFTER_MS && bidi_objected(condition))
+        m->bidi_broken = "it ended the stream right after a stanza had been sent back on it";
     if (m->state == S2S_IN_CLOSING) {
-        rest(m, out, m->reason, false);
+        s2s_in_rest(m, out, m->reason, false);
         return;
     }
     gw_send(out, STREAM_CLOSE_TAG);
-    rest(m, out, END_STREAM_ERROR_RECEIVED, false);
+    s2s_in_rest(m, out, END_STREAM_ERROR_RECEIVED, false);
 }
 
 static void on_nonza(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
 {
     const struct nonza *z = ev->u.nonza;
     struct dialback_element e = dialback_read(z);
+    struct sasl_element sasl = sasl_read(z);
     if (nonza_is(z, NS_STREAM, "error")) {
-        on_stream_error(m, z, out);
+        on_stream_error(m, z, ev->now_ms, out);
     } else if (m->state == S2S_IN_CLOSING) {
         return;
     } else if (nonza_is(z, NS_TLS, "starttls")) {
         on_starttls(m, ev->now_ms, out);
+    } else if (sasl.kind != SASL_NOT) {
+        on_sasl(m, &sasl, ev->now_ms, out);
+    } else if (nonza_is(z, NS_BIDI, "bidi")) {
+        on_bidi(m, out);
     } else if (e.kind == DIALBACK_NOT) {
-        refuse(m, out, "unsupported-stanza-type", "this element is not expected on this stream");
+        s2s_in_refuse(m, out, "unsupported-stanza-type",
+                      "this element is not expected on this stream");
     } else if (e.type != DIALBACK_REQUEST) {
         gw_log(out, LOG_NOTICE, "dialback.unasked", KV_S("from", e.from), KV_S("to", e.to));
     } else if (e.kind == DIALBACK_RESULT) {
-        on_result(m, &e, ev->now_ms, out);
+        s2s_in_result(m, &e, ev->now_ms, out);
     } else {
-        on_verify(m, &e, out);
+        s2s_in_verify(m, &e, out);
     }
 }
 
@@ -588,7 +567,7 @@ static const char *stanza_refusal(const struct s2s_in *m, const struct gw_action
         *text = "TLS is required before any stanza";
         return "policy-violation";
     }
-    if (!authorised(m)) {
+    if (!s2s_in_authorised(m)) {
         *text = "no domain pair has been authorised on this stream";
         return "not-authorized";
     }
@@ -596,8 +575,7 @@ static const char *stanza_refusal(const struct s2s_in *m, const struct gw_action
         *text = "the stanza is for a domain that this server does not serve";
         return "host-unknown";
     }
-    const struct authz_pair *p = authz_find(&m->authz, local, remote);
-    if (p == NULL || p->state != AUTHZ_VALID) {
+    if (!arrival_proven(&m->authz, out)) {
         *text = "the stanza's domain pair has not been authorised on this stream";
         return "invalid-from";
     }
@@ -606,34 +584,18 @@ static const char *stanza_refusal(const struct s2s_in *m, const struct gw_action
 
 static void on_stanza(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
 {
-    const struct stanza *st = ev->u.stanza;
-    struct jid from, to;
-    enum jid_verdict vf = st->from.p ? jid_prepare(st->from, &from, &out->remote) : JID_BAD_DOMAIN;
-    enum jid_verdict vt = st->to.p ? jid_prepare(st->to, &to, &out->local) : JID_BAD_DOMAIN;
-    if (vf == JID_BAD_DOMAIN || vt == JID_BAD_DOMAIN) {
-        refuse(m, out, "improper-addressing", "the stanza needs a valid from and to");
+    struct arrival a;
+    if (!arrival_read(&a, ev->u.stanza, out)) {
+        s2s_in_refuse(m, out, "improper-addressing", "the stanza needs a valid from and to");
         return;
     }
     const char *text = NULL, *condition = stanza_refusal(m, out, &text);
     if (condition != NULL) {
-        refuse(m, out, condition, text);
+        s2s_in_refuse(m, out, condition, text);
         return;
     }
     m->active_ms = ev->now_ms;
-    bool malformed = vf == JID_BAD_PART || vt == JID_BAD_PART;
-    struct gw_action *act;
-    if (!malformed) {
-        act = gw_act(out, ACT_DELIVER);
-        act->u.pair.local = str_c(out->local.ascii);
-        act->u.pair.remote = str_c(out->remote.ascii);
-    } else if (vf == JID_OK && bounce_allowed(st)) {
-        act = gw_act(out, ACT_BOUNCE);
-        act->u.bounce.type = "modify";
-        act->u.bounce.condition = "jid-malformed";
-        act->u.bounce.text = "the local or resource part of the address is malformed";
-    } else {
-        gw_act(out, ACT_DROP); /* nobody to tell */
-    }
+    arrival_pass(&a, ev->u.stanza, out);
 }
 
 /* ---- time, configuration, end ---------------------------------------------------------------- */
@@ -642,21 +604,21 @@ static void on_timer(struct s2s_in *m, const struct gw_event *ev, struct gw_acti
 {
     switch (ev->u.timer) {
     case TIMER_SETUP:
-        refuse(m, out, "connection-timeout", "not authorised in time");
+        s2s_in_refuse(m, out, "connection-timeout", "not authorised in time");
         break;
     case TIMER_STATE:
         if (m->state == S2S_IN_CLOSING)
-            rest(m, out, m->reason, false);
+            s2s_in_rest(m, out, m->reason, false);
         break;
     case TIMER_ASKED:
-        if (m->answered_verify && !authorised(m) && !request_open(m)) {
+        if (m->answered_verify && !s2s_in_authorised(m) && !s2s_in_request_open(m)) {
             gw_log(out, LOG_INFO, "s2s.dialback-only", KV_C("id", m->id));
-            close_gracefully(m, out, END_DIALBACK_ONLY, NULL, NULL);
+            s2s_in_close(m, out, END_DIALBACK_ONLY, NULL, NULL);
         }
         break;
     case TIMER_KEEPALIVE:
         if (ev->now_ms - m->active_ms >= m->side->cfg->timeouts.idle) {
-            close_gracefully(m, out, END_IDLE, NULL, NULL);
+            s2s_in_close(m, out, END_IDLE, NULL, NULL);
         } else {
             gw_send(out, " ");
             gw_timer_set(out, TIMER_KEEPALIVE, m->side->cfg->timeouts.keepalive);
@@ -667,62 +629,53 @@ static void on_timer(struct s2s_in *m, const struct gw_event *ev, struct gw_acti
     }
 }
 
-static bool mode_broken(const struct s2s_in *m, const struct side *side, const char *remote)
-{
-    enum security_mode mode = side_security(side, str_c(remote));
-    return (m->encrypted && mode == SECURITY_NO_TLS) ||
-           (!m->encrypted && mode == SECURITY_TLS_REQUIRED);
-}
-
 struct stream_fate s2s_in_fate(const struct s2s_in *m, const struct side *side)
 {
-    struct stream_fate f = {.fate = S2S_STAYS};
+    const char *text;
     if (m->state != S2S_IN_CLEAR && m->state != S2S_IN_SECURE && m->state != S2S_IN_CLOSING)
-        return f; /* the header will be checked against the new policy */
-    if (m->remote != NULL && mode_broken(m, side, m->remote))
-        f = (struct stream_fate){S2S_RENEWED, str_c(m->local), str_c(m->remote)};
-    for (size_t i = 0; i < m->authz.n; i++) {
-        struct str local = str_c(m->authz.v[i].local), remote = str_c(m->authz.v[i].remote);
-        if (!side_serves(side, local) || !side_admits(side, remote) ||
-            side_pair(side, local, remote, WAY_IN).verdict != POLICY_ALLOW)
-            return (struct stream_fate){S2S_DENIED, local, remote};
-        if (f.fate == S2S_STAYS && mode_broken(m, side, remote.p))
-            f = (struct stream_fate){S2S_RENEWED, local, remote};
-    }
-    return f;
+        return (struct stream_fate){.fate = S2S_STAYS}; /* the header will be checked */
+    return fate_of(m, side, &text);
 }
 
 static void on_policy(struct s2s_in *m, struct gw_actions *out)
 {
     m->authz.max = m->side->cfg->limits.pairs_per_stream;
-    enum s2s_fate fate = s2s_in_fate(m, m->side).fate;
+    if (m->state != S2S_IN_CLEAR && m->state != S2S_IN_SECURE && m->state != S2S_IN_CLOSING)
+        return;    /* the header will be checked against the new policy */
+    if (m->proven) /* what was offered is not promised */
+        m->proven = identity_proven(m->side->cfg, m->tls, str_c(m->remote), m->why);
+    const char *text;
+    enum s2s_fate fate = fate_of(m, m->side, &text).fate;
     if (fate == S2S_DENIED)
-        refuse(m, out, "policy-violation", "the policy for this domain pair has changed");
+        s2s_in_refuse(m, out, "policy-violation", text);
     else if (fate == S2S_RENEWED && m->state != S2S_IN_CLOSING)
-        close_gracefully(m, out, END_DRAINED, "reset", "the security mode has changed");
+        s2s_in_close(m, out, END_DRAINED, "reset", text);
 }
 
 static void on_xml_error(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
 {
     if (m->state == S2S_IN_HANDSHAKE)
-        rest(m, out, END_TLS_FAILED, true); /* bytes in clear where TLS must begin: say nothing */
+        s2s_in_rest(m, out, END_TLS_FAILED,
+                    true); /* bytes in clear where TLS must begin: say nothing */
     else if (m->state == S2S_IN_CLOSING)
-        rest(m, out, m->reason, false);
+        s2s_in_rest(m, out, m->reason, false);
     else
-        refuse(m, out, ev->u.error.condition, ev->u.error.text);
+        s2s_in_refuse(m, out, ev->u.error.condition, ev->u.error.text);
 }
 
 static void on_stream_close(struct s2s_in *m, struct gw_actions *out)
 {
     if (m->state == S2S_IN_CLOSING) {
-        rest(m, out, m->reason, false);
+        s2s_in_rest(m, out, m->reason, false);
         return;
     }
     if (m->header_sent)
         gw_send(out, STREAM_CLOSE_TAG);
-    if (m->answered_verify && !authorised(m))
+    if (m->answered_verify && !s2s_in_authorised(m))
         gw_log(out, LOG_INFO, "s2s.dialback-only", KV_C("id", m->id));
-    rest(m, out, m->answered_verify && !authorised(m) ? END_DIALBACK_ONLY : END_PEER_CLOSED, false);
+    s2s_in_rest(m, out,
+                m->answered_verify && !s2s_in_authorised(m) ? END_DIALBACK_ONLY : END_PEER_CLOSED,
+                false);
 }
 
 void s2s_in_step(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
@@ -758,11 +711,11 @@ void s2s_in_step(struct s2s_in *m, const struct gw_event *ev, struct gw_actions 
         break;
     case EV_TLS_FAILED:
         gw_log(out, LOG_NOTICE, "tls.failed", KV_S("msg", ev->u.text));
-        rest(m, out, END_TLS_FAILED, true);
+        s2s_in_rest(m, out, END_TLS_FAILED, true);
         break;
     case EV_VERDICT:
         if (working)
-            on_verdict(m, ev, out);
+            s2s_in_verdict(m, ev, out);
         break;
     case EV_TIMER:
         on_timer(m, ev, out);
@@ -773,10 +726,10 @@ void s2s_in_step(struct s2s_in *m, const struct gw_event *ev, struct gw_actions 
     case EV_DRAIN:
         if (m->state == S2S_IN_CLOSING)
             break; /* what is under way still comes, until the deadline */
-        close_gracefully(m, out, END_DRAINED, "system-shutdown", "this server is stopping");
+        s2s_in_close(m, out, END_DRAINED, "system-shutdown", "this server is stopping");
         break;
     case EV_LOST:
-        rest(m, out, m->state == S2S_IN_CLOSING ? m->reason : END_LOST, true);
+        s2s_in_rest(m, out, m->state == S2S_IN_CLOSING ? m->reason : END_LOST, true);
         break;
     case EV_WANT_PAIR:
     case EV_WANT_VERIFY:

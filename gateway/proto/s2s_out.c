@@ -1,18 +1,21 @@
-#include "gateway/proto/s2s_out.h"
+#include "gateway/proto/s2s_out_priv.h"
 
 #include "core/base/mem.h"
 #include "core/xml/ns.h"
 #include "core/xml/writer.h"
+#include "gateway/proto/arrival.h"
+#include "gateway/proto/bidi.h"
 #include "gateway/proto/judge.h"
 
 #define TO(s) (1u << S2S_OUT_##s)
 const machine_edges s2s_out_edges[S2S_OUT_STATE_COUNT] = {
-    [S2S_OUT_HEADER] = TO(FEATURES) | TO(READY) | TO(RESTING),
+    [S2S_OUT_HEADER] = TO(FEATURES) | TO(HANDSHAKE) | TO(READY) | TO(RESTING),
     [S2S_OUT_FEATURES] = TO(STARTTLS) | TO(READY) | TO(RESTING),
     [S2S_OUT_STARTTLS] = TO(HANDSHAKE) | TO(RESTING),
     [S2S_OUT_HANDSHAKE] = TO(TLS_HEADER) | TO(RESTING),
     [S2S_OUT_TLS_HEADER] = TO(TLS_FEATURES) | TO(READY) | TO(RESTING),
-    [S2S_OUT_TLS_FEATURES] = TO(READY) | TO(RESTING),
+    [S2S_OUT_TLS_FEATURES] = TO(AUTH) | TO(READY) | TO(RESTING),
+    [S2S_OUT_AUTH] = TO(TLS_HEADER) | TO(READY) | TO(RESTING),
     [S2S_OUT_READY] = TO(CLOSING) | TO(RESTING),
     [S2S_OUT_CLOSING] = TO(RESTING),
     [S2S_OUT_RESTING] = 0,
@@ -73,7 +76,7 @@ bool s2s_out_valid(const struct s2s_out *m, struct str local)
     return m->state == S2S_OUT_READY && !m->no_stanzas && p != NULL && p->state == AUTHZ_VALID;
 }
 
-static bool set_state(struct s2s_out *m, enum s2s_out_state to)
+bool s2s_out_set_state(struct s2s_out *m, enum s2s_out_state to)
 {
     if (!machine_edge_ok(s2s_out_edges, m->state, to))
         return false;
@@ -81,51 +84,61 @@ static bool set_state(struct s2s_out *m, enum s2s_out_state to)
     return true;
 }
 
-static void rest(struct s2s_out *m, struct gw_actions *out, enum end_reason reason, bool abort)
+/* A peer that hangs up instead of answering <auth/>. */
+static void note_refusal(struct s2s_out *m, enum end_reason reason)
 {
-    if (set_state(m, S2S_OUT_RESTING))
+    if (m->state == S2S_OUT_AUTH &&
+        (reason == END_PEER_CLOSED || reason == END_LOST || reason == END_STREAM_ERROR_RECEIVED))
+        m->external_refused = true;
+}
+
+void s2s_out_rest(struct s2s_out *m, struct gw_actions *out, enum end_reason reason, bool abort)
+{
+    note_refusal(m, reason);
+    if (s2s_out_set_state(m, S2S_OUT_RESTING))
         gw_close(out, reason, abort);
 }
 
 /* With a sentence that the bounces will carry. */
-static void rest_because(struct s2s_out *m, struct gw_actions *out, enum end_reason reason,
-                         struct str text)
+void s2s_out_rest_because(struct s2s_out *m, struct gw_actions *out, enum end_reason reason,
+                          struct str text)
 {
-    if (!set_state(m, S2S_OUT_RESTING))
+    note_refusal(m, reason);
+    if (!s2s_out_set_state(m, S2S_OUT_RESTING))
         return;
     gw_close(out, reason, false);
     out->v[out->n - 1].u.close.text = text;
 }
 
 /* Before READY there is nothing to wait for: say good-bye and go. */
-static void give_up(struct s2s_out *m, struct gw_actions *out, enum end_reason reason,
-                    const char *text)
+void s2s_out_give_up(struct s2s_out *m, struct gw_actions *out, enum end_reason reason,
+                     const char *text)
 {
     gw_log(out, LOG_NOTICE, "s2s.failed", KV_C("reason", end_reason_name(reason)),
            KV_C("state", s2s_out_state_name(m->state)), KV_C("msg", text));
     gw_send(out, STREAM_CLOSE_TAG);
-    rest_because(m, out, reason, str_c(text));
+    s2s_out_rest_because(m, out, reason, str_c(text));
 }
 
-static void refuse(struct s2s_out *m, struct gw_actions *out, const char *condition,
-                   const char *text)
+void s2s_out_refuse(struct s2s_out *m, struct gw_actions *out, const char *condition,
+                    const char *text)
 {
     if (m->state == S2S_OUT_HANDSHAKE) { /* no text between the handshake's bytes */
-        rest(m, out, END_TLS_FAILED, true);
+        s2s_out_rest(m, out, END_TLS_FAILED, true);
         return;
     }
     if (m->state == S2S_OUT_CLOSING) { /* our closing tag was the last that we say (4.4) */
-        rest(m, out, m->reason, false);
+        s2s_out_rest(m, out, m->reason, false);
         return;
     }
     gw_send_error(out, condition, text, LOG_NOTICE, "s2s.refused");
-    rest(m, out, END_STREAM_ERROR_SENT, false);
+    s2s_out_rest(m, out, END_STREAM_ERROR_SENT, false);
 }
 
 static void close_gracefully(struct s2s_out *m, struct gw_actions *out, enum end_reason reason)
 {
-    if (!set_state(m, S2S_OUT_CLOSING)) {
-        rest(m, out, reason, false);
+    if (!s2s_out_set_state(m, S2S_OUT_CLOSING)) {
+        s2s_out_rest(m, out, reason, false);
         return;
     }
     m->reason = reason;
@@ -134,20 +147,14 @@ static void close_gracefully(struct s2s_out *m, struct gw_actions *out, enum end
     gw_timer_set(out, TIMER_STATE, m->side->cfg->timeouts.close);
 }
 
-static enum security_mode mode_of(const struct s2s_out *m)
+enum security_mode s2s_out_mode(const struct s2s_out *m)
 {
-    return side_security(m->side, str_c(m->remote));
+    enum security_mode mode = side_security(m->side, str_c(m->remote));
+    bool must = m->side->cfg->dns.trust_ad && dane_demands_tls(m->target);
+    return must && mode == SECURITY_TLS_OPTIONAL ? SECURITY_TLS_REQUIRED : mode;
 }
 
-/* ---- stream set-up --------------------------------------------------------------------------- */
-
-static void send_header(struct s2s_out *m, struct gw_actions *out)
-{
-    struct stream_open open = {str_c(m->local), str_c(m->remote), STR_NONE, true};
-    size_t begin = gw_send_begin(out);
-    stream_write_header(&out->text, &open);
-    gw_send_end(out, begin);
-}
+/* ---- dialback questions ---------------------------------------------------------------------- */
 
 static void send_result(struct s2s_out *m, struct authz_pair *p, uint64_t now,
                         struct gw_actions *out)
@@ -155,7 +162,7 @@ static void send_result(struct s2s_out *m, struct authz_pair *p, uint64_t now,
     char key[DIALBACK_KEY_HEX + 1];
     if (!dialback_key(key, str_c(m->secrets->current), str_c(m->remote), str_c(p->local),
                       str_c(m->id))) {
-        rest(m, out, END_NO_MEMORY, true);
+        s2s_out_rest(m, out, END_NO_MEMORY, true);
         return;
     }
     struct dialback_text t = {.kind = DIALBACK_RESULT,
@@ -191,12 +198,12 @@ static void send_verify(struct s2s_out *m, struct verify *v, uint64_t now, struc
 static void send_wanted(struct s2s_out *m, uint64_t now, struct gw_actions *out)
 {
     struct authz_pair *p;
-    while (out->n + 6 < GW_ACTIONS_MAX && (p = authz_first(&m->authz, AUTHZ_WAITING)) != NULL &&
-           m->state == S2S_OUT_READY)
+    while (m->can_dialback && out->n + 6 < GW_ACTIONS_MAX &&
+           (p = authz_first(&m->authz, AUTHZ_WAITING)) != NULL && m->state == S2S_OUT_READY)
         send_result(m, p, now, out);
     LIST_FOREACH (&m->verify, n, next) {
         struct verify *v = CONTAINER_OF(n, struct verify, node);
-        if (!v->sent && out->n + 6 < GW_ACTIONS_MAX)
+        if (m->can_dialback && !v->sent && out->n + 6 < GW_ACTIONS_MAX)
             send_verify(m, v, now, out);
     }
 }
@@ -207,6 +214,11 @@ static void watch_deadline(const struct s2s_out *m, uint64_t now, struct gw_acti
     uint64_t oldest = UINT64_MAX, limit = m->side->cfg->dialback.timeout;
     if (m->state != S2S_OUT_READY)
         return;
+    if (!m->can_dialback &&
+        (m->verify.count > 0 || authz_first(&m->authz, AUTHZ_WAITING) != NULL)) {
+        gw_timer_set(out, TIMER_STATE, 1); /* it can be refused, but one in a step */
+        return;
+    }
     for (size_t i = 0; i < m->authz.n; i++)
         if (m->authz.v[i].state == AUTHZ_ASKED && m->authz.v[i].since < oldest)
             oldest = m->authz.v[i].since;
@@ -221,113 +233,34 @@ static void watch_deadline(const struct s2s_out *m, uint64_t now, struct gw_acti
         gw_timer_set(out, TIMER_STATE, oldest + limit > now ? oldest + limit - now : 1);
 }
 
-static void become_ready(struct s2s_out *m, uint64_t now, struct gw_actions *out)
+/* Twice within the time after which the peer takes us for dead (XEP-0478). */
+static uint64_t keepalive(const struct s2s_out *m)
+{
+    uint64_t ours = m->side->cfg->timeouts.keepalive, half = m->peer_idle_ms / 2;
+    return half > 0 && half < ours ? half : ours;
+}
+
+void s2s_out_become_ready(struct s2s_out *m, uint64_t now, struct gw_actions *out)
 {
     if (m->id == NULL) {
-        give_up(m, out, END_NO_DIALBACK, "the peer's stream header has no id");
+        s2s_out_give_up(m, out, END_NO_DIALBACK, "the peer's stream header has no id");
         return;
     }
-    set_state(m, S2S_OUT_READY);
+    s2s_out_set_state(m, S2S_OUT_READY);
     m->active_ms = now;
     gw_timer_clear(out, TIMER_SETUP);
-    gw_timer_set(out, TIMER_KEEPALIVE, m->side->cfg->timeouts.keepalive);
+    gw_timer_set(out, TIMER_KEEPALIVE, keepalive(m));
     gw_act(out, ACT_READY);
     send_wanted(m, now, out);
     watch_deadline(m, now, out);
 }
 
-static void on_header(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
+void s2s_out_prove(struct s2s_out *m, struct authz_pair *p, uint64_t now, struct gw_actions *out)
 {
-    const struct stream_header *h = ev->u.header;
-    if (!authz_keep(&m->id, h->id)) {
-        rest(m, out, END_NO_MEMORY, true);
-        return;
-    }
-    if (h->id.n == 0) {
-        mem_free(m->id);
-        m->id = NULL;
-    }
-    m->dialback_declared = h->declares_dialback;
-    gw_log(out, LOG_INFO, "s2s.stream.open", KV_S("from", h->from), KV_S("to", h->to),
-           KV_S("id", h->id), KV_S("version", h->version), KV_S("lang", h->lang),
-           KV_C("encrypted", m->encrypted ? "yes" : "no"));
-    if (stream_version_1(h->version)) {
-        set_state(m, m->encrypted ? S2S_OUT_TLS_FEATURES : S2S_OUT_FEATURES);
-    } else if (!m->encrypted && mode_of(m) == SECURITY_TLS_REQUIRED) {
-        give_up(m, out, END_TLS_NOT_OFFERED,
-                "TLS is required here; the peer's stream is older than"
-                " version 1.0 and cannot offer it");
-    } else if (!m->dialback_declared) {
-        give_up(m, out, END_NO_DIALBACK, "the peer supports no dialback");
-    } else {
-        become_ready(m, ev->now_ms, out);
-    }
-}
-
-static void on_features(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
-{
-    struct stream_features f;
-    if (!stream_read_features(ev->u.nonza, &f)) {
-        refuse(m, out, "unsupported-stanza-type", "stream features were expected");
-        return;
-    }
-    enum security_mode mode = mode_of(m);
-    if (!m->encrypted && f.starttls && mode != SECURITY_NO_TLS) {
-        set_state(m, S2S_OUT_STARTTLS);
-        gw_send(out, "<starttls xmlns='" NS_TLS "'/>");
-    } else if (!m->encrypted && f.starttls_required) {
-        give_up(m, out, END_TLS_UNWANTED, "the peer requires TLS, which is switched off here");
-    } else if (!m->encrypted && mode == SECURITY_TLS_REQUIRED) {
-        give_up(m, out, END_TLS_NOT_OFFERED, "TLS is required here, the peer does not offer it");
-    } else if (!f.dialback && !m->dialback_declared) {
-        give_up(m, out, END_NO_DIALBACK, "the peer supports no dialback");
-    } else {
-        become_ready(m, ev->now_ms, out);
-    }
-}
-
-static void on_starttls_answer(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
-{
-    if (nonza_is(ev->u.nonza, NS_TLS, "proceed")) {
-        set_state(m, S2S_OUT_HANDSHAKE);
-        gw_act(out, ACT_TLS_START);
-    } else if (nonza_is(ev->u.nonza, NS_TLS, "failure")) {
-        give_up(m, out, END_TLS_REFUSED, "the peer offered TLS and then refused it");
-    } else {
-        refuse(m, out, "unsupported-stanza-type", "an answer to starttls was expected");
-    }
-}
-
-/* To a server that the link does not know not even a header goes. */
-static bool certificate_accepted(struct s2s_out *m, const struct tls_peer *t,
-                                 struct gw_actions *out)
-{
-    m->verdict = judge_certificate(m->trust, t, out);
-    m->judged = true;
-    bool ok = trust_ok(m->verdict);
-    if (!ok)
-        rest_because(m, out, END_UNTRUSTED, str_c(trust_reason_text(m->verdict)));
-    return ok;
-}
-
-static void on_tls_up(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
-{
-    if (!set_state(m, S2S_OUT_TLS_HEADER))
-        return;
-    const struct tls_peer *t = ev->u.tls;
-    m->encrypted = true;
-    gw_log(out, LOG_INFO, "tls.up", KV_C("tls", t->protocol), KV_C("cipher", t->cipher),
-           KV_C("certificate", !t->has_certificate ? "none"
-                               : t->chain_ok       ? "trusted"
-                                                   : "untrusted"),
-           KV_S("msg", t->why[0] ? str_c(t->why) : STR_NONE));
-    if (m->trust != NULL && !certificate_accepted(m, t, out))
-        return;
-    m->reset = mode_of(m) == SECURITY_NO_TLS; /* since the handshake began */
-    if (m->reset)
-        rest(m, out, END_DRAINED, false);
-    else
-        send_header(m, out);
+    p->state = AUTHZ_VALID;
+    p->since = now;
+    if (m->bidi) /* whole stanzas may come */
+        gw_act(out, ACT_LIMITS);
 }
 
 /* ---- dialback answers ------------------------------------------------------------------------ */
@@ -345,7 +278,8 @@ static void close_when_done(struct s2s_out *m, struct gw_actions *out)
     }
 }
 
-static void report_pair(struct gw_actions *out, enum pair_result result, struct str text)
+static void report_pair(struct gw_actions *out, enum pair_result result, const char *mech,
+                        struct str text)
 {
     struct gw_action *act = gw_act(out, ACT_PAIR);
     act->u.pair.local = str_c(out->local.ascii);
@@ -355,7 +289,7 @@ static void report_pair(struct gw_actions *out, enum pair_result result, struct 
     gw_log(out, result == PAIR_VALID ? LOG_INFO : LOG_NOTICE, "s2s.state",
            KV_C("local", out->local.ascii), KV_C("remote", out->remote.ascii),
            KV_C("from", "PENDING"), KV_C("to", result == PAIR_VALID ? "CONNECTED" : "FAILED"),
-           KV_C("mech", "dialback"), KV_S("reason", text));
+           KV_C("mech", mech), KV_S("reason", text));
 }
 
 static void on_result(struct s2s_out *m, const struct dialback_element *e, uint64_t now,
@@ -371,13 +305,12 @@ static void on_result(struct s2s_out *m, const struct dialback_element *e, uint6
     }
     m->active_ms = now;
     if (e->type == DIALBACK_VALID) {
-        p->state = AUTHZ_VALID;
-        p->since = now;
-        report_pair(out, PAIR_VALID, STR_NONE);
+        s2s_out_prove(m, p, now, out);
+        report_pair(out, PAIR_VALID, "dialback", STR_NONE);
     } else {
         authz_remove(&m->authz, p);
         m->no_stanzas = m->no_stanzas || e->type == DIALBACK_INVALID;
-        report_pair(out, e->type == DIALBACK_INVALID ? PAIR_INVALID : PAIR_ERROR,
+        report_pair(out, e->type == DIALBACK_INVALID ? PAIR_INVALID : PAIR_ERROR, "dialback",
                     e->type == DIALBACK_INVALID ? STR("invalid") : e->condition);
     }
     send_wanted(m, now, out);
@@ -434,23 +367,26 @@ static void on_stream_error(struct s2s_out *m, const struct nonza *z, struct gw_
     struct str condition, text;
     stream_read_error(z, &condition, &text);
     m->reset = str_is(condition, "reset");
+    if (m->bidi && authz_first(&m->authz, AUTHZ_VALID) == NULL && bidi_misunderstood(condition))
+        m->bidi_broken = "it ended the stream after <bidi/>, which it had offered";
     gw_log(out, LOG_NOTICE, "s2s.error.received", KV_S("reason", condition), KV_S("msg", text));
     if (m->state == S2S_OUT_CLOSING) {
-        rest(m, out, m->reason, false);
+        s2s_out_rest(m, out, m->reason, false);
         return;
     }
     gw_send(out, STREAM_CLOSE_TAG);
-    rest_because(m, out, END_STREAM_ERROR_RECEIVED, text.n ? text : condition);
+    s2s_out_rest_because(m, out, END_STREAM_ERROR_RECEIVED, text.n ? text : condition);
 }
 
 static void on_dialback(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
 {
     struct dialback_element e = dialback_read(ev->u.nonza);
     if (e.kind == DIALBACK_NOT) {
-        refuse(m, out, "unsupported-stanza-type", "this element is not expected on this stream");
+        s2s_out_refuse(m, out, "unsupported-stanza-type",
+                       "this element is not expected on this stream");
     } else if (e.type == DIALBACK_REQUEST) {
-        refuse(m, out, "unsupported-stanza-type",
-               "dialback requests belong on a stream that the asking side opened");
+        s2s_out_refuse(m, out, "unsupported-stanza-type",
+                       "dialback requests belong on a stream that the asking side opened");
     } else if (e.kind == DIALBACK_RESULT) {
         on_result(m, &e, ev->now_ms, out);
     } else {
@@ -467,10 +403,9 @@ static void on_nonza(struct s2s_out *m, const struct gw_event *ev, struct gw_act
     switch (m->state) {
     case S2S_OUT_FEATURES:
     case S2S_OUT_TLS_FEATURES:
-        on_features(m, ev, out);
-        break;
     case S2S_OUT_STARTTLS:
-        on_starttls_answer(m, ev, out);
+    case S2S_OUT_AUTH:
+        s2s_out_setup_nonza(m, ev, out);
         break;
     case S2S_OUT_READY:
         /* A peer may send features late, to a stream without version; they change nothing now. */
@@ -486,18 +421,64 @@ static void on_nonza(struct s2s_out *m, const struct gw_event *ev, struct gw_act
     }
 }
 
+/* ---- stanzas --------------------------------------------------------------------------------- */
+
+static void break_rules(struct s2s_out *m, struct gw_actions *out, const char *condition,
+                        const char *text)
+{
+    m->bidi_broken = text;
+    s2s_out_refuse(m, out, condition, text);
+}
+
+static void on_stanza(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
+{
+    struct arrival a;
+    bool closing = m->state == S2S_OUT_CLOSING;
+    if (!m->bidi && closing)
+        return;
+    if (!m->bidi)
+        s2s_out_refuse(m, out, "not-authorized",
+                       "stanzas come on a stream that their sender opened");
+    else if (!closing && m->state != S2S_OUT_READY)
+        break_rules(m, out, "not-authorized", "a stanza came before the stream was ready");
+    else if (!arrival_read(&a, ev->u.stanza, out))
+        break_rules(m, out, "improper-addressing", "the stanza needs a valid from and to");
+    else if (!arrival_proven(&m->authz, out))
+        break_rules(m, out, "invalid-from",
+                    "the stanza's domain pair has not been authorised on this stream");
+    else {
+        m->active_ms = ev->now_ms;
+        arrival_pass(&a, ev->u.stanza, out);
+    }
+}
+
 /* ---- what the route layer wants -------------------------------------------------------------- */
+
+static void report_own(struct s2s_out *m, struct str local, enum pair_result result,
+                       struct str text, struct gw_actions *out)
+{
+    str_copy(out->local.ascii, sizeof out->local.ascii, local);
+    str_copy(out->remote.ascii, sizeof out->remote.ascii, str_c(m->remote));
+    report_pair(out, result, result == PAIR_VALID ? "external" : "dialback", text);
+}
 
 static void on_want_pair(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
 {
     struct str local = ev->u.pair.local;
-    if (m->state == S2S_OUT_CLOSING || authz_find(&m->authz, local, str_c(m->remote)) != NULL)
+    struct authz_pair *p = authz_find(&m->authz, local, str_c(m->remote));
+    if (m->state == S2S_OUT_CLOSING || (p != NULL && !p->external))
         return;
-    struct authz_pair *p = authz_add(&m->authz, local, str_c(m->remote));
+    if (p != NULL) {
+        report_own(m, local, PAIR_VALID, STR_NONE, out);
+        return;
+    }
+    if (m->state == S2S_OUT_READY && !m->can_dialback) {
+        report_own(m, local, PAIR_ALONE, STR_NONE, out);
+        return;
+    }
+    p = authz_add(&m->authz, local, str_c(m->remote));
     if (p == NULL) {
-        str_copy(out->local.ascii, sizeof out->local.ascii, local);
-        str_copy(out->remote.ascii, sizeof out->remote.ascii, str_c(m->remote));
-        report_pair(out, PAIR_ERROR, STR("resource-constraint"));
+        report_own(m, local, PAIR_ERROR, STR("resource-constraint"), out);
         return;
     }
     p->state = AUTHZ_WAITING;
@@ -510,7 +491,8 @@ static void on_want_pair(struct s2s_out *m, const struct gw_event *ev, struct gw
 static void on_want_verify(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
 {
     const struct db_request *r = &ev->u.verify;
-    struct verify *v = m->verify.count < S2S_OUT_VERIFY_MAX && m->state != S2S_OUT_CLOSING
+    bool deaf = m->state == S2S_OUT_READY && !m->can_dialback; /* it might end the stream */
+    struct verify *v = m->verify.count < S2S_OUT_VERIFY_MAX && m->state != S2S_OUT_CLOSING && !deaf
                            ? mem_zalloc(sizeof *v)
                            : NULL;
     if (v != NULL) {
@@ -524,7 +506,8 @@ static void on_want_verify(struct s2s_out *m, const struct gw_event *ev, struct 
             free_verify(v);
         struct gw_action *act = gw_act(out, ACT_ANSWERED);
         act->u.answered.request = *r;
-        act->u.answered.verdict = VERDICT_BUSY;
+        act->u.answered.verdict = deaf ? VERDICT_NOT_FOUND : VERDICT_BUSY;
+        act->u.answered.text = deaf ? STR("the peer supports no dialback") : STR_NONE;
         return;
     }
     if (m->state == S2S_OUT_READY)
@@ -534,13 +517,15 @@ static void on_want_verify(struct s2s_out *m, const struct gw_event *ev, struct 
 
 /* ---- time, configuration, end ---------------------------------------------------------------- */
 
-/* Questions that were not answered: whoever asked has a deadline too and knows by now. */
+/* Questions that were not answered, or cannot be asked: whoever wants to know has a deadline too.
+ */
 static void forget_questions(struct s2s_out *m, uint64_t now, struct gw_actions *out)
 {
     int64_t silent = 0;
     LIST_FOREACH (&m->verify, n, next) {
         struct verify *v = CONTAINER_OF(n, struct verify, node);
-        if (!v->sent || now - v->since < m->side->cfg->dialback.timeout)
+        bool asked = v->sent || m->can_dialback;
+        if (asked && (!v->sent || now - v->since < m->side->cfg->dialback.timeout))
             continue;
         free_verify(v);
         silent++;
@@ -556,12 +541,12 @@ static void on_deadline(struct s2s_out *m, uint64_t now, struct gw_actions *out)
     forget_questions(m, now, out);
     for (size_t i = 0; i < m->authz.n; i++) {
         struct authz_pair *p = &m->authz.v[i];
-        if (p->state != AUTHZ_ASKED || now - p->since < m->side->cfg->dialback.timeout)
+        bool silent = p->state == AUTHZ_ASKED && now - p->since >= m->side->cfg->dialback.timeout;
+        if (!silent && (p->state != AUTHZ_WAITING || m->can_dialback))
             continue;
-        str_copy(out->local.ascii, sizeof out->local.ascii, str_c(p->local));
-        str_copy(out->remote.ascii, sizeof out->remote.ascii, str_c(m->remote));
+        report_own(m, str_c(p->local), silent ? PAIR_ERROR : PAIR_ALONE,
+                   silent ? STR("no answer to db:result") : STR_NONE, out);
         authz_remove(&m->authz, p);
-        report_pair(out, PAIR_ERROR, STR("no answer to db:result"));
         break;
     }
     send_wanted(m, now, out);
@@ -575,11 +560,11 @@ static void on_timer(struct s2s_out *m, const struct gw_event *ev, struct gw_act
     case TIMER_SETUP:
         gw_log(out, LOG_NOTICE, "s2s.failed", KV_C("reason", "setup-timeout"),
                KV_C("state", s2s_out_state_name(m->state)));
-        rest(m, out, END_SETUP_TIMEOUT, false);
+        s2s_out_rest(m, out, END_SETUP_TIMEOUT, false);
         break;
     case TIMER_STATE:
         if (m->state == S2S_OUT_CLOSING)
-            rest(m, out, m->reason, false);
+            s2s_out_rest(m, out, m->reason, false);
         else
             on_deadline(m, ev->now_ms, out);
         break;
@@ -588,7 +573,7 @@ static void on_timer(struct s2s_out *m, const struct gw_event *ev, struct gw_act
             close_gracefully(m, out, END_IDLE);
         } else {
             gw_send(out, " ");
-            gw_timer_set(out, TIMER_KEEPALIVE, m->side->cfg->timeouts.keepalive);
+            gw_timer_set(out, TIMER_KEEPALIVE, keepalive(m));
         }
         break;
     case TIMER_ASKED:
@@ -603,10 +588,17 @@ static bool pair_denied(const struct s2s_out *m, const struct side *side, struct
     return side_pair(side, local, str_c(m->remote), WAY_EITHER).verdict != POLICY_ALLOW;
 }
 
+static bool mode_broken(const struct s2s_out *m, const struct side *side)
+{
+    enum security_mode mode = side_security(side, str_c(m->remote));
+    return (m->encrypted && mode == SECURITY_NO_TLS) ||
+           (!m->encrypted && m->state == S2S_OUT_READY && mode == SECURITY_TLS_REQUIRED) ||
+           (mode == SECURITY_NO_TLS && m->state == S2S_OUT_STARTTLS);
+}
+
 struct stream_fate s2s_out_fate(const struct s2s_out *m, const struct side *side)
 {
     struct stream_fate f = {S2S_STAYS, str_c(m->local), str_c(m->remote)};
-    enum security_mode mode = side_security(side, f.remote);
     if (m->state == S2S_OUT_CLOSING)
         return f;
     bool denied = pair_denied(m, side, f.local) || !side_admits(side, f.remote);
@@ -614,9 +606,8 @@ struct stream_fate s2s_out_fate(const struct s2s_out *m, const struct side *side
         f.local = str_c(m->authz.v[i].local);
         denied = !side_serves(side, f.local) || pair_denied(m, side, f.local);
     }
-    bool broken = (m->encrypted && mode == SECURITY_NO_TLS) ||
-                  (!m->encrypted && m->state == S2S_OUT_READY && mode == SECURITY_TLS_REQUIRED) ||
-                  (mode == SECURITY_NO_TLS && m->state == S2S_OUT_STARTTLS);
+    bool one_way = m->bidi && !bidi_allowed(side, m->encrypted, m->remote);
+    bool broken = mode_broken(m, side) || one_way;
     f.fate = denied ? S2S_DENIED : broken ? S2S_RENEWED : S2S_STAYS;
     return f;
 }
@@ -627,22 +618,27 @@ static void on_policy(struct s2s_out *m, struct gw_actions *out)
     if (m->state == S2S_OUT_CLOSING)
         return;
     enum s2s_fate fate = s2s_out_fate(m, m->side).fate;
-    m->reset = fate == S2S_RENEWED;
+    bool unproven = !s2s_out_identity_ok(m) ||
+                    (m->state == S2S_OUT_READY && !m->encrypted && !s2s_out_dialback_counts(m));
+    m->reset = fate != S2S_DENIED && (fate == S2S_RENEWED || unproven);
     if (fate == S2S_DENIED)
-        refuse(m, out, "policy-violation", "the policy for this domain pair has changed");
-    else if (fate == S2S_RENEWED)
-        refuse(m, out, "reset", "the security mode has changed");
+        s2s_out_refuse(m, out, "policy-violation", "the policy for this domain pair has changed");
+    else if (m->reset)
+        s2s_out_refuse(m, out, "reset",
+                       mode_broken(m, m->side) ? "the security mode has changed"
+                       : unproven              ? "what proves this domain has changed"
+                                               : "bidi was switched off");
 }
 
 static void on_stream_close(struct s2s_out *m, struct gw_actions *out)
 {
     if (m->state == S2S_OUT_CLOSING) {
-        rest(m, out, m->reason, false);
+        s2s_out_rest(m, out, m->reason, false);
         return;
     }
     if (m->state != S2S_OUT_HANDSHAKE)
         gw_send(out, STREAM_CLOSE_TAG);
-    rest(m, out, END_PEER_CLOSED, false);
+    s2s_out_rest(m, out, END_PEER_CLOSED, false);
 }
 
 void s2s_out_step(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
@@ -651,36 +647,34 @@ void s2s_out_step(struct s2s_out *m, const struct gw_event *ev, struct gw_action
         return;
     switch (ev->kind) {
     case EV_OPENED:
-        m->active_ms = ev->now_ms;
-        gw_timer_set(out, TIMER_SETUP, m->side->cfg->timeouts.auth);
-        send_header(m, out);
+        if (m->state == S2S_OUT_HEADER)
+            s2s_out_opened(m, ev, out);
         break;
     case EV_STREAM_OPEN:
         if (m->state == S2S_OUT_HEADER || m->state == S2S_OUT_TLS_HEADER)
-            on_header(m, ev, out);
+            s2s_out_header(m, ev, out);
         break;
     case EV_NONZA:
         on_nonza(m, ev, out);
         break;
     case EV_STANZA:
-        if (m->state != S2S_OUT_CLOSING)
-            refuse(m, out, "not-authorized", "stanzas come on a stream that their sender opened");
+        on_stanza(m, ev, out);
         break;
     case EV_STREAM_CLOSE:
         on_stream_close(m, out);
         break;
     case EV_XML_ERROR:
         if (m->state == S2S_OUT_HANDSHAKE || m->state == S2S_OUT_CLOSING)
-            rest(m, out, m->state == S2S_OUT_HANDSHAKE ? END_TLS_FAILED : m->reason, true);
+            s2s_out_rest(m, out, m->state == S2S_OUT_HANDSHAKE ? END_TLS_FAILED : m->reason, true);
         else
-            refuse(m, out, ev->u.error.condition, ev->u.error.text);
+            s2s_out_refuse(m, out, ev->u.error.condition, ev->u.error.text);
         break;
     case EV_TLS_UP:
-        on_tls_up(m, ev, out);
+        s2s_out_tls_up(m, ev, out);
         break;
     case EV_TLS_FAILED:
         gw_log(out, LOG_NOTICE, "tls.failed", KV_S("msg", ev->u.text));
-        rest(m, out, END_TLS_FAILED, true);
+        s2s_out_rest(m, out, END_TLS_FAILED, true);
         break;
     case EV_WANT_PAIR:
         on_want_pair(m, ev, out);
@@ -698,7 +692,7 @@ void s2s_out_step(struct s2s_out *m, const struct gw_event *ev, struct gw_action
         close_gracefully(m, out, END_DRAINED);
         break;
     case EV_LOST:
-        rest(m, out, m->state == S2S_OUT_CLOSING ? m->reason : END_LOST, true);
+        s2s_out_rest(m, out, m->state == S2S_OUT_CLOSING ? m->reason : END_LOST, true);
         break;
     case EV_VERDICT:
         break; /* for incoming streams */

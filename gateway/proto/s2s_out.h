@@ -6,8 +6,19 @@
  * may or must not come; after TLS everything starts again. READY means: db:result and db:verify may
  * be sent. The route layer asks for pairs (EV_WANT_PAIR) and verifications (EV_WANT_VERIFY) at any
  * time; they are kept until READY. Stanzas of a VALID pair are written by the driver, past this
- * machine. Nothing but answers may come in. A stream that only asked is closed after the last
- * answer.
+ * machine. Nothing but answers may come in, unless bidi was asked for (XEP-0288): then stanzas of
+ * the pairs that are VALID. That the peer is who it should be is as sure then as with dialback: we
+ * have found it by DNS, or its certificate has proven it. A stream that only asked is closed after
+ * the last answer.
+ *
+ * A target of _xmpps-server begins with the handshake (XEP-0368). A target whose certificate DNSSEC
+ * knows of (TLSA records) must speak TLS and show that one, whatever else the rules allow.
+ *
+ * Towards the world, the rules for the peer (`auth`, pins, minimum_tls) are applied to its
+ * certificate before anything is said to it. How we prove ourselves is the peer's choice: when it
+ * offers SASL EXTERNAL, has something to get from us and we have a certificate, EXTERNAL with our
+ * domain; when it refuses, dialback on the same stream, or, if it has none or hangs up, on a new
+ * one (external_refused). Pairs of other local domains take dialback on the same stream.
  *
  * Towards the inside (side.h) it is the same with the roles of the names exchanged: we open the
  * stream as the remote server would, from its domain to a local one. Where certificates decide
@@ -23,6 +34,7 @@
 #include "gateway/proto/authz.h"
 #include "gateway/proto/dialback.h"
 #include "gateway/proto/fate.h"
+#include "gateway/proto/identity.h"
 #include "xcp/trust.h"
 
 #define S2S_OUT_STATES(X)                                                                          \
@@ -30,8 +42,9 @@
     X(FEATURES) /* waits for features, in clear */                                                 \
     X(STARTTLS) /* <starttls/> was sent */                                                         \
     X(HANDSHAKE)                                                                                   \
-    X(TLS_HEADER)                                                                                  \
+    X(TLS_HEADER) /* also after SASL */                                                            \
     X(TLS_FEATURES)                                                                                \
+    X(AUTH) /* <auth/> was sent */                                                                 \
     X(READY)                                                                                       \
     X(CLOSING) /* our closing tag was sent */                                                      \
     X(RESTING)
@@ -60,7 +73,21 @@ struct s2s_out {
     char *id;           /* of the peer's present stream: what our keys are bound to */
     struct authz authz; /* WAITING: wanted; ASKED: db:result sent; VALID */
     struct list verify; /* db:verify wanted or sent */
-    bool encrypted, tls_was_offered, dialback_declared;
+    /* Set by the driver before the first event: TLS from the first byte; we have a certificate to
+     * show; stanzas of `local` wait, so that EXTERNAL is worth it (false after a refusal). */
+    bool direct_tls, has_certificate, wants_external;
+    /* The same: stanzas wait, and the peer is not known to break the rules of XEP-0288. */
+    bool wants_bidi;
+    bool bidi;                        /* asked for: stanzas of valid pairs may come in */
+    const char *bidi_broken;          /* how the peer broke its rules, static; NULL: it did not */
+    const struct dane_target *target; /* what DNSSEC knows of it; NULL: nothing; the driver's too */
+    const struct tls_peer *tls; /* facts of the handshake; NULL: none. They live as long as this */
+    bool proven, by_dane;       /* by them, `remote`; by TLSA records and not by authorities */
+    char why[IDENTITY_WHY];     /* what they lack; "": nothing */
+    bool encrypted, dialback_declared, can_dialback, external_offered;
+    bool authenticated;                    /* as `local`, by EXTERNAL */
+    bool external_refused;                 /* the peer did not take it: to be tried without */
+    uint64_t peer_max_bytes, peer_idle_ms; /* XEP-0478; 0: not said */
     bool no_stanzas; /* a pair was answered `invalid`: nothing new on this stream */
     bool reset;      /* it ends because a mode was changed, there or here: try again at once */
     enum end_reason reason;
@@ -74,6 +101,11 @@ void s2s_out_free(struct s2s_out *m);
 
 /* May stanzas of this pair be written now? */
 bool s2s_out_valid(const struct s2s_out *m, struct str local);
+/* The peer takes an element of so many bytes (XEP-0478). */
+static inline bool s2s_out_fits(const struct s2s_out *m, size_t bytes)
+{
+    return m->peer_max_bytes == 0 || bytes <= m->peer_max_bytes;
+}
 /* The driver wrote a stanza: the stream is not idle. */
 static inline void s2s_out_touch(struct s2s_out *m, uint64_t now)
 {

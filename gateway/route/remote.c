@@ -103,7 +103,8 @@ static bool evict_pair(struct remote *r, uint64_t now)
 {
     LIST_FOREACH (&r->pairs, n, next) {
         struct pair *p = CONTAINER_OF(n, struct pair, node);
-        if (p->phase == PHASE_NONE && p->queue.items.first == NULL && p->retry_at <= now) {
+        if (p->phase == PHASE_NONE && p->carrier == 0 && p->queue.items.first == NULL &&
+            p->retry_at <= now) {
             free_pair(p);
             return true;
         }
@@ -133,13 +134,16 @@ static struct pair *get_pair(struct remote *r, struct str local, uint64_t now)
 
 /* ---- set-up ---------------------------------------------------------------------------------- */
 
+/* For a stream that we dial. */
 static bool something_waits(const struct remote *r)
 {
     if (r->asks.first != NULL)
         return true;
-    LIST_FOREACH (&r->pairs, n, next)
-        if (CONTAINER_OF(n, struct pair, node)->queue.items.first != NULL)
+    LIST_FOREACH (&r->pairs, n, next) {
+        const struct pair *p = CONTAINER_OF(n, struct pair, node);
+        if (p->carrier == 0 && p->queue.items.first != NULL)
             return true;
+    }
     return false;
 }
 
@@ -225,16 +229,27 @@ struct remote_refusal remote_stanza(struct remote *r, struct str local, struct s
                                     uint64_t now)
 {
     remote_tick(r, now);
-    if (r->state == REMOTE_BACKOFF)
+    bool carried = remote_carrier(r, local) != 0;
+    if (r->state == REMOTE_BACKOFF && !carried)
         return (struct remote_refusal){r->penalty_condition, r->why.s};
     struct pair *p = get_pair(r, local, now);
-    if (p != NULL && p->retry_at > now)
+    if (p != NULL && p->retry_at > now && !carried)
         return (struct remote_refusal){p->condition, p->why.s};
     if (p == NULL || !outq_push(&p->queue, stanza, now))
         return (struct remote_refusal){"resource-constraint",
                                        STR("the queue for this domain is full")};
     wake(r, now);
     return (struct remote_refusal){NULL, STR_NONE};
+}
+
+/* What waits in the pair fares like new stanzas. */
+static void go_by_stream(struct remote *r, struct pair *p, uint64_t now)
+{
+    if (r->state == REMOTE_BACKOFF)
+        remote_fail_pair(r, p, r->penalty_condition);
+    else if (p->retry_at > now)
+        remote_fail_pair(r, p, p->condition);
+    wake(r, now);
 }
 
 bool remote_unsent(struct remote *r, struct str local, struct str stanza, uint64_t now)
@@ -247,12 +262,35 @@ bool remote_unsent(struct remote *r, struct str local, struct str stanza, uint64
     uint64_t since = head ? CONTAINER_OF(head, struct outq_item, node)->since : now;
     if (!outq_unshift(&p->queue, stanza, since))
         return false;
-    if (r->state == REMOTE_BACKOFF)
-        remote_fail_pair(r, p, r->penalty_condition); /* as a new one */
-    else if (p->retry_at > now)
-        remote_fail_pair(r, p, p->condition);
-    wake(r, now); /* the stream that gives it back may have been given up before */
+    if (p->carrier == 0)
+        go_by_stream(r, p, now); /* the one that gives it back may have been given up before */
     return true;
+}
+
+/* ---- carriers -------------------------------------------------------------------------------- */
+
+bool remote_carry(struct remote *r, struct str local, uint64_t carrier, uint64_t now)
+{
+    struct pair *p = get_pair(r, local, now);
+    if (p == NULL || p->carrier != 0 || p->phase != PHASE_NONE || p->queue.items.first != NULL)
+        return false;
+    p->carrier = carrier;
+    return true;
+}
+
+void remote_uncarry(struct remote *r, struct str local, uint64_t carrier, uint64_t now)
+{
+    struct pair *p = find_pair(r, local);
+    if (p == NULL || p->carrier != carrier)
+        return;
+    p->carrier = 0;
+    go_by_stream(r, p, now);
+}
+
+uint64_t remote_carrier(const struct remote *r, struct str local)
+{
+    const struct pair *p = find_pair(r, local);
+    return p != NULL ? p->carrier : 0;
 }
 
 void remote_sent(struct remote *r)
@@ -263,8 +301,10 @@ void remote_sent(struct remote *r)
 
 bool remote_may_send(const struct remote *r, struct str local)
 {
-    const struct pair *p = r->state == REMOTE_READY && !r->close ? find_pair(r, local) : NULL;
-    return p != NULL && p->phase == PHASE_OPEN && p->queue.items.first == NULL;
+    const struct pair *p = find_pair(r, local);
+    if (p == NULL || p->queue.items.first != NULL)
+        return false;
+    return p->carrier != 0 || (p->phase == PHASE_OPEN && r->state == REMOTE_READY && !r->close);
 }
 
 /* ---- questions ------------------------------------------------------------------------------- */
@@ -332,6 +372,7 @@ void remote_pair_result(struct remote *r, struct str local, enum pair_result res
         r->close = true; /* XEP-0220 2.1.1: the peer closes this stream too */
         break;
     case PAIR_ERROR:
+    case PAIR_ALONE: /* whoever can open another stream takes the pair away before */
         remote_refuse_pair(r, p, "remote-server-timeout", text, now);
         break;
     }
@@ -407,12 +448,26 @@ void remote_again(struct remote *r)
 void remote_fail_local(struct remote *r, bool (*gone)(void *arg, struct str local), void *arg,
                        const char *condition, struct str why)
 {
-    remote_set_why(r, why);
     LIST_FOREACH (&r->pairs, n, next) {
         struct pair *p = CONTAINER_OF(n, struct pair, node);
-        if (gone(arg, str_c(p->local)))
-            remote_fail_pair(r, p, condition);
+        if (p->queue.items.first == NULL || !gone(arg, str_c(p->local)))
+            continue;
+        remote_set_why(r, why);
+        remote_fail_pair(r, p, condition);
     }
+}
+
+bool remote_take(struct remote *r, struct str local, struct span *out)
+{
+    struct pair *p = find_pair(r, local);
+    struct outq_item *it = p != NULL ? outq_pop(&p->queue) : NULL;
+    if (p != NULL)
+        p->phase = PHASE_NONE;
+    if (it == NULL)
+        return false;
+    *out = span_retain(it->stanza);
+    outq_item_free(it);
+    return true;
 }
 
 void remote_fail_all(struct remote *r, const char *condition, struct str why, uint64_t now)
@@ -535,30 +590,50 @@ static bool next_ask(struct remote *r, struct remote_act *out)
     return false;
 }
 
-static bool next_of_pair(struct pair *p, uint64_t now, bool writable, struct remote_act *out)
+static void send_first(struct pair *p, struct remote_act *out)
 {
-    if (p->queue.items.first == NULL)
-        return false;
+    struct outq_item *it = outq_pop(&p->queue);
+    out->what = REMOTE_DO_SEND;
     out->local = str_c(p->local);
-    if (p->phase == PHASE_NONE && p->retry_at <= now) {
-        p->phase = PHASE_ASKED;
-        out->what = REMOTE_DO_WANT_PAIR;
-        return true;
-    }
-    if (p->phase == PHASE_OPEN && writable) {
-        struct outq_item *it = outq_pop(&p->queue);
-        out->what = REMOTE_DO_SEND;
-        out->stanza = span_retain(it->stanza);
-        outq_item_free(it);
+    out->carrier = p->carrier;
+    out->stanza = span_retain(it->stanza);
+    outq_item_free(it);
+}
+
+static bool next_carried(struct remote *r, const struct remote_room *room, struct remote_act *out)
+{
+    LIST_FOREACH (&r->pairs, n, next) {
+        struct pair *p = CONTAINER_OF(n, struct pair, node);
+        if (p->carrier == 0 || p->queue.items.first == NULL || room->carrier == NULL ||
+            !room->carrier(room->arg, p->carrier, str_c(p->local)))
+            continue;
+        send_first(p, out);
         return true;
     }
     return false;
 }
 
-bool remote_next(struct remote *r, uint64_t now, bool writable, struct remote_act *out)
+static bool next_of_pair(struct pair *p, uint64_t now, bool writable, struct remote_act *out)
+{
+    if (p->queue.items.first == NULL || p->carrier != 0)
+        return false;
+    if (p->phase == PHASE_NONE && p->retry_at <= now) {
+        p->phase = PHASE_ASKED;
+        out->what = REMOTE_DO_WANT_PAIR;
+        out->local = str_c(p->local);
+        return true;
+    }
+    if (p->phase != PHASE_OPEN || !writable)
+        return false;
+    send_first(p, out);
+    return true;
+}
+
+bool remote_next(struct remote *r, uint64_t now, const struct remote_room *room,
+                 struct remote_act *out)
 {
     memset(out, 0, sizeof *out);
-    if (next_ended(r, out))
+    if (next_ended(r, out) || next_carried(r, room, out))
         return true;
     if (r->close) {
         r->close = false;
@@ -580,7 +655,7 @@ bool remote_next(struct remote *r, uint64_t now, bool writable, struct remote_ac
     if (next_ask(r, out))
         return true;
     LIST_FOREACH (&r->pairs, n, next)
-        if (next_of_pair(CONTAINER_OF(n, struct pair, node), now, writable, out))
+        if (next_of_pair(CONTAINER_OF(n, struct pair, node), now, room->stream, out))
             return true;
     return false;
 }
@@ -605,7 +680,7 @@ bool remote_disposable(const struct remote *r, uint64_t now)
         return false;
     LIST_FOREACH (&r->pairs, n, next) {
         const struct pair *p = CONTAINER_OF(n, struct pair, node);
-        if (p->queue.items.first != NULL || p->forget_at > now)
+        if (p->queue.items.first != NULL || p->carrier != 0 || p->forget_at > now)
             return false;
     }
     return true;

@@ -9,6 +9,12 @@
  * doubling with jitter up to 30 s, in which new stanzas fail at once. Losing an established stream
  * starts no back-off; what was not sent yet goes, in order, to a new stream.
  *
+ * Beside that way a pair may have a *carrier*: a stream that the peer has opened and that takes
+ * stanzas back (XEP-0288). While it has one its stanzas go by it and by nothing else, so that none
+ * overtakes another: when it takes no more they wait, and nothing is dialled for them. A pair gets
+ * one only when nothing of it waits or is under way, and loses it when that stream has ended and
+ * has given back what it did not send; then the other way begins.
+ *
  * Each stanza that enters ends exactly once: REMOTE_SEND, REMOTE_BOUNCE, or in the queue.
  *
  * Limits and penalties attach here: to the remote, to the pair. The owner is the worker; after each
@@ -54,7 +60,7 @@ enum remote_do {
     REMOTE_DO_DIAL,        /* target: index into what was resolved */
     REMOTE_DO_WANT_PAIR,   /* local */
     REMOTE_DO_WANT_VERIFY, /* request */
-    REMOTE_DO_SEND,        /* stanza, local */
+    REMOTE_DO_SEND,        /* stanza, local, carrier (0: the stream that was dialled) */
     REMOTE_DO_BOUNCE,      /* stanza, condition, text */
     REMOTE_DO_VERDICT,     /* origin, ticket, verdict, text */
     REMOTE_DO_CLOSE,       /* end the present stream or attempt in good order; no report wanted */
@@ -66,6 +72,7 @@ struct remote_act {
     struct str local;
     struct db_request request;
     struct span stanza; /* retained: the caller releases it (or hands it on) */
+    uint64_t carrier;
     const char *condition;
     struct str text; /* valid until the next call */
     uint64_t origin;
@@ -105,6 +112,13 @@ void remote_pair_result(struct remote *r, struct str local, enum pair_result res
                         struct str text, uint64_t now);
 void remote_answered(struct remote *r, const struct db_request *request, enum verdict verdict,
                      struct str text, uint64_t now);
+/* The pair's stanzas go by this carrier (never 0) from now on. False: something of it waits or is
+ * under way by another stream, or out of memory. */
+bool remote_carry(struct remote *r, struct str local, uint64_t carrier, uint64_t now);
+/* That carrier has ended. */
+void remote_uncarry(struct remote *r, struct str local, uint64_t carrier, uint64_t now);
+uint64_t remote_carrier(const struct remote *r, struct str local); /* 0: none */
+
 void remote_sent(struct remote *r); /* at least one stanza reached the kernel */
 void remote_stream_ended(struct remote *r, struct str why, uint64_t now);
 /* It ended because the settings of one side have changed: no fault of the target, which is tried
@@ -115,6 +129,9 @@ void remote_again(struct remote *r);
 /* Fails what waits for the local domains that are `gone`. */
 void remote_fail_local(struct remote *r, bool (*gone)(void *arg, struct str local), void *arg,
                        const char *condition, struct str why);
+/* The first stanza that waits for that local domain goes another way: the caller has it now, and
+ * releases it. False: none waits. */
+bool remote_take(struct remote *r, struct str local, struct span *out);
 /* We stop, or the policy changed: fails everything that waits, in every state but READY. */
 void remote_fail_all(struct remote *r, const char *condition, struct str why, uint64_t now);
 /* The other side is known to be there again: a back-off of the whole remote ends, its failures
@@ -124,10 +141,19 @@ void remote_tick(struct remote *r, uint64_t now);
 
 /* ---- outputs ---- */
 
-/* The next thing to do; false: nothing now. `writable`: the stream takes stanzas. */
-bool remote_next(struct remote *r, uint64_t now, bool writable, struct remote_act *out);
-bool remote_due(const struct remote *r, uint64_t *due);         /* when remote_tick is needed */
-bool remote_may_send(const struct remote *r, struct str local); /* past the queue: it is empty */
+/* Who takes stanzas now. */
+struct remote_room {
+    bool stream;                                                    /* the one that was dialled */
+    bool (*carrier)(void *arg, uint64_t carrier, struct str local); /* NULL: none does */
+    void *arg;
+};
+
+/* The next thing to do; false: nothing now. */
+bool remote_next(struct remote *r, uint64_t now, const struct remote_room *room,
+                 struct remote_act *out);
+bool remote_due(const struct remote *r, uint64_t *due); /* when remote_tick is needed */
+/* Past the queue, which is empty: to the carrier, if there is one, else to the stream. */
+bool remote_may_send(const struct remote *r, struct str local);
 
 enum remote_state remote_state_of(const struct remote *r);
 size_t remote_queued(const struct remote *r);

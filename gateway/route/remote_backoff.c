@@ -62,7 +62,8 @@ void remote_back_off(struct remote *r, const char *condition, uint64_t now)
     LIST_FOREACH (&r->pairs, n, next) {
         struct pair *p = CONTAINER_OF(n, struct pair, node);
         p->phase = PHASE_NONE;
-        remote_fail_pair(r, p, condition);
+        if (p->carrier == 0)
+            remote_fail_pair(r, p, condition);
     }
     remote_decide_all(r, VERDICT_NOT_FOUND);
     remote_set_state(r, REMOTE_BACKOFF);
@@ -78,8 +79,7 @@ void remote_refuse_pair(struct remote *r, struct pair *p, const char *condition,
                         uint64_t now)
 {
     char why[WHY_MAX];
-    snprintf(why, sizeof why, "the remote server did not accept our dialback key: %.*s",
-             STR_ARG(text));
+    snprintf(why, sizeof why, "the remote server did not accept our domain: %.*s", STR_ARG(text));
     remote_set_why(r, str_c(why));
     p->phase = PHASE_NONE;
     p->condition = condition;

@@ -10,7 +10,8 @@ enum pair_phase { PHASE_NONE, PHASE_ASKED, PHASE_OPEN };
 struct pair {
     struct list_node node;
     char *local;
-    enum pair_phase phase;
+    enum pair_phase phase; /* on the stream that was dialled; NONE while there is a carrier */
+    uint64_t carrier;      /* 0: none */
     struct outq queue;
     uint64_t retry_at;     /* after a refusal of this pair alone */
     const char *condition; /* until then new stanzas are answered this ... */

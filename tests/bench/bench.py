@@ -203,21 +203,35 @@ class Bench:
                 self.down([load])
 
     def new_streams(self, loads, mode):
-        """W4: CPU per authenticated stream, the first time and again."""
+        """W4: CPU per authenticated stream, the first time and again; under TLS also with peers
+        that give tickets, so that the server may resume when it dials them again."""
         n = self.args.new_streams
         self.say(f"W4, {mode}")
-        values = {}
+        ways = (("", 0), (", tickets", 2)) if mode == "tls" else (("", 0),)
+        values, resumed = {}, {}
         for r in range(self.args.rounds):
-            first = NEW_FIRST + r * n
             for load in loads:
-                for title in ("W4 first contact", "W4 repeated"):
-                    got = self.attempt(load, title,
-                                       lambda: load.measured(f"open {first} {n} 10 60"))
-                    if got:
-                        values.setdefault((title, load), []).append(got[0] / n * 1e3)
-                        self.attempt(load, title, lambda: load.command("close 20"))
+                for w, (what, tickets) in enumerate(ways):
+                    self.attempt(load, "W4", lambda: load.command(f"tickets {tickets}"))
+                    first = NEW_FIRST + (len(ways) * r + w) * n
+                    self.first_and_again(load, first, n, what, values, resumed)
         for (title, load), v in values.items():
             self.store(title, mode, "ms/stream", load.server, v)
+        for load, number in resumed.items():
+            self.note(f"{load.server.title} resumed {number} of the {self.args.rounds * n} sessions"
+                      " that peers with tickets could have resumed")
+
+    def first_and_again(self, load, first, n, what, values, resumed):
+        for title in (f"W4 first contact{what}", f"W4 repeated{what}"):
+            before = load.command("stat")["resumed"]
+            got = self.attempt(load, title, lambda: load.measured(f"open {first} {n} 10 60"))
+            if not got:
+                continue
+            values.setdefault((title, load), []).append(got[0] / n * 1e3)
+            self.attempt(load, title, lambda: load.command("close 20"))
+            if what and "repeated" in title:
+                more = load.command("stat")["resumed"] - before
+                resumed[load] = resumed.get(load, 0) + more
 
     def memory(self, loads, mode):
         """W5: resident memory that idle authenticated streams add to a fresh server."""
@@ -335,7 +349,8 @@ def arguments():
     args.target = 0.3 if args.quick else 0.8  # CPU seconds of one measurement
     args.began = time.monotonic()
     wants_new = not args.quick and (not args.workloads or "W4" in args.workloads)
-    if args.rounds < 1 or wants_new and NEW_FIRST + args.rounds * args.new_streams > DOMAINS or \
+    new_last = NEW_FIRST + 2 * args.rounds * args.new_streams
+    if args.rounds < 1 or wants_new and new_last > DOMAINS or \
             MEMORY_FIRST + args.idle_streams > NEW_FIRST:
         p.error("there are not that many domains")
     return args

@@ -7,6 +7,7 @@
  *     inside SECONDS                          wait for the inside stream
  *     open FIRST COUNT PARALLEL SECONDS       authenticate one stream for each of COUNT domains
  *     close SECONDS                           close them all in good order
+ *     tickets NUMBER                          of TLS for each handshake from now on; at first 0
  *     drop                                    close what the server under test dialled
  *     run in|out|both FIRST STREAMS COUNT BATCH WINDOW message|presence|large|names SECONDS
  *     stat
@@ -117,8 +118,8 @@ static void close_kind(struct load *l, enum kind kind)
 static void command_stat(struct shell *s)
 {
     char text[120];
-    (void)snprintf(text, sizeof text, "opened=%u served=%u conns=%zu", s->load.opened,
-                   s->load.served, s->load.conns.count);
+    (void)snprintf(text, sizeof text, "opened=%u served=%u conns=%zu resumed=%u", s->load.opened,
+                   s->load.served, s->load.conns.count, s->load.resumed);
     answer(s, text);
 }
 
@@ -138,6 +139,10 @@ static void command(struct shell *s, char *line)
     } else if (strcmp(w[0], "close") == 0) {
         begin(s, CLOSING_ALL, w[1]);
         close_kind(&s->load, STREAM);
+    } else if (strcmp(w[0], "tickets") == 0) {
+        if (s->load.server != NULL)
+            wire_tickets(s->load.server, number(w[1]));
+        answer(s, "tickets");
     } else if (strcmp(w[0], "drop") == 0) {
         close_kind(&s->load, SERVED);
         answer(s, "drop");

@@ -70,6 +70,7 @@ struct load {
     struct conn *stream[DOMAINS_MAX], *feed[DOMAINS_MAX];
     unsigned opening, open_first, open_next, open_end, open_parallel, opened;
     unsigned served;
+    unsigned resumed; /* of all that the server under test has dialled */
     struct flow flow[2];
     struct plan plan;
     bool running, quit;

@@ -322,7 +322,7 @@ class Load:
 
     def __init__(self, server, tls, seconds):
         self.server, self.lab, self.tls = server, server.lab, tls
-        cert, key = self.lab.certificate(f"r0000.{server.suffix}")
+        cert, key = self.lab.certificate(f"*.{server.suffix}")
         argv = [program("bench-load"), "--suffix", server.suffix, "--listen",
                 f"{server.world}:{S2S}", "--cert", str(cert), "--key", str(key), "--secret",
                 SECRET, "--limit", str(seconds)] + server.load_options(tls)

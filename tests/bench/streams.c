@@ -100,6 +100,7 @@ static void send_header(struct load *l, struct conn *c, struct str from, struct 
 static void ready(struct load *l, struct conn *c)
 {
     bool dialled = c->kind != SERVED;
+    l->resumed += !dialled && wire_resumed(&c->wire);
     char ours[NAME_MAX_BYTES], theirs[NAME_MAX_BYTES];
     c->state = WAIT_HEADER;
     if (l->opt.relay) {

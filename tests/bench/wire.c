@@ -284,6 +284,20 @@ SSL_CTX *wire_tls_context(bool server, const char *certificate, const char *key)
     return NULL;
 }
 
+void wire_tickets(SSL_CTX *server, unsigned number)
+{
+    if (number > 0)
+        (void)SSL_CTX_clear_options(server, SSL_OP_NO_TICKET);
+    else
+        (void)SSL_CTX_set_options(server, SSL_OP_NO_TICKET);
+    (void)SSL_CTX_set_num_tickets(server, number);
+}
+
+bool wire_resumed(const struct wire *w)
+{
+    return w->ssl != NULL && SSL_session_reused(w->ssl) == 1;
+}
+
 /* ---- a reader for well-behaved XML ----------------------------------------------------------- */
 
 /* The tag that begins at or after `at`: its first and last byte. */

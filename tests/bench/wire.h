@@ -51,6 +51,9 @@ void wire_free(struct wire *w);
 /* TLS 1.3, AES-128-GCM, no resumption. The certificate may be NULL for a client; NULL on failure.
  */
 SSL_CTX *wire_tls_context(bool server, const char *certificate, const char *key);
+/* A server gives so many tickets to each client from now on, and takes them. */
+void wire_tickets(SSL_CTX *server, unsigned number);
+bool wire_resumed(const struct wire *w);
 
 /* Bytes of the first whole element (or closing tag of the stream) of p[0..n); 0: not all of it has
  * come. What stands before it (white space, a prolog) counts in and *start says where it begins.

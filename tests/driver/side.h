@@ -180,8 +180,8 @@ static inline int raw_open(struct world *w, struct side *s, int buffer)
 static inline struct tls_ctx *ctx_for(const char *domain)
 {
     struct buf errors = BUF_INIT(1024);
-    struct tls_identity id = {domain, NULL, NULL};
-    struct tls_settings s = {&id, 1, NULL, TLS1_2_VERSION, false};
+    struct tls_identity id = {.domain = domain};
+    struct tls_settings s = {.identities = &id, .nidentities = 1, .minimum = TLS1_2_VERSION};
     struct tls_ctx *c = tls_ctx_new(&s, &errors);
     assert_non_null(c);
     buf_free(&errors);

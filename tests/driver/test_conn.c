@@ -31,6 +31,7 @@ static void test_exchange(void **state)
     assert_int_equal(conn_bytes_in(b.c), conn_bytes_out(a.c));
     SPIN_UNTIL(&w, logged(&a, "ON"));
     assert_false(conn_encrypted(a.c));
+    conn_judge(a.c, "none.pem"); /* in clear there is nobody to judge */
     assert_null(conn_tls_peer(a.c));
     assert_int_equal(conn_peer(a.c)->port, conn_local(b.c)->port);
     assert_int_equal(conn_peer(a.c)->ip.len, 4);
@@ -154,6 +155,11 @@ static void test_starttls(void **state)
     assert_true(conn_encrypted(a.c) && conn_encrypted(b.c));
     assert_string_equal(conn_tls_peer(b.c)->protocol, "TLSv1.3");
     assert_true(conn_tls_peer(b.c)->has_certificate);
+    assert_string_equal(conn_tls_peer(b.c)->why, "self-signed");
+    conn_judge(b.c, "none.pem"); /* the same facts, judged by others */
+    assert_string_equal(conn_tls_peer(b.c)->why, "the authorities for this peer are not loaded");
+    conn_judge(b.c, NULL);
+    assert_string_equal(conn_tls_peer(b.c)->why, "self-signed");
     say_numbered(&a, 1, FLIGHT);
     SPIN_UNTIL(&w, b.stanzas == FLIGHT && a.sent == FLIGHT);
     assert_true(b.in_order);

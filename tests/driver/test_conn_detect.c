@@ -15,17 +15,23 @@
 /* ---- TLS or not ------------------------------------------------------------------------------ */
 
 /* The conn is `s` and looks at the first byte, the test holds the other end. */
-static int detect_open(struct world *w, struct side *s, struct tls_ctx *ctx)
+static int detect_open_as(struct world *w, struct side *s, struct tls_ctx *ctx, bool tls_only)
 {
     int fd[2];
     struct conn_options opt = plain_options;
     opt.detect_tls = true;
+    opt.tls_only = tls_only;
     opt.tls_ctx = ctx;
     opt.tls_domain = "b.lab";
     world_open(w);
     loopback_pair(fd, 0);
     side_open_with(s, w, fd[0], &opt);
     return fd[1];
+}
+
+static int detect_open(struct world *w, struct side *s, struct tls_ctx *ctx)
+{
+    return detect_open_as(w, s, ctx, false);
 }
 
 static void detect_close(struct world *w, struct side *s, int fd)
@@ -124,6 +130,24 @@ static void test_clear(void **state)
     fd = detect_open(&w, &s, ctx);
     put(fd, "\x15\x03\x01");
     SPIN_UNTIL(&w, logged(&s, "X"));
+    detect_close(&w, &s, fd);
+    tls_ctx_unref(ctx);
+}
+
+/* At a door of direct TLS alone nothing in clear is read. */
+static void test_tls_only(void **state)
+{
+    (void)state;
+    struct world w;
+    struct side s;
+    struct tls_ctx *ctx = ctx_for("b.lab");
+    int fd = detect_open_as(&w, &s, ctx, true);
+    put(fd, HEADER STANZA);
+    SPIN_UNTIL(&w, logged(&s, "F"));
+    assert_non_null(strstr(s.text, "not TLS"));
+    turns(&w);
+    assert_true(logged(&s, "F"));
+    assert_int_equal(s.stanzas, 0);
     detect_close(&w, &s, fd);
     tls_ctx_unref(ctx);
 }
@@ -241,7 +265,7 @@ static void test_session(void **state)
     conn_start_tls(a.c, peer, false, NULL, "b.lab");
     g.session.ops = &guest_ops;
     g.session.machine = &g;
-    g.session.tls = (struct session_tls){ctx, false, "b.lab", NULL};
+    g.session.tls = (struct session_tls){.ctx = ctx, .domain = "b.lab"};
     struct conn_options opt = plain_options;
     opt.detect_tls = true;
     assert_true(session_start(&g.session, &w.loop, loopback_tcp(&w, fd[1]), &opt));
@@ -366,6 +390,7 @@ int main(void)
         cmocka_unit_test(test_tls),
         cmocka_unit_test(test_tls_byte_by_byte),
         cmocka_unit_test(test_clear),
+        cmocka_unit_test(test_tls_only),
         cmocka_unit_test(test_garbage_and_ends),
         cmocka_unit_test(test_no_context_is_clear),
         cmocka_unit_test(test_no_memory),

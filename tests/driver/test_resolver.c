@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "core/base/mem.h"
-#include "dns/answer.h"
+#include "dns/plan.h"
 #include "dns/resolver.h"
 #include "tests/fake/dns_packet.h"
 
@@ -39,6 +39,7 @@ struct server {
     uv_udp_t udp;
     uv_tcp_t tcp;
     unsigned questions, connections;
+    unsigned asked_ad; /* of the questions: what is known of DNSSEC was wanted too */
     struct slow slow[SLOTS];
     struct tcp_client client[SLOTS];
     char address[32];
@@ -58,6 +59,8 @@ static void some_records(struct pkt *p, const char *name, unsigned type)
         pkt_srv(p, name, 60, 10, 0, 5269, "first.good.lab");
     } else if (type == DNS_RR_A) {
         pkt_a(p, name, 60, "\x7f\x09\x09\x09");
+    } else if (type == DNS_RR_TLSA) {
+        pkt_tlsa(p, name, 60, 3, 1, 1, 0xab, 32);
     } else {
         pkt_aaaa(p, name, 60, v6);
     }
@@ -68,9 +71,11 @@ enum how { ANSWER, SILENCE, SLOWLY };
 /* Builds the answer in `p`. */
 static enum how answer_for(struct pkt *p, const char *name, unsigned id, unsigned type, bool tcp)
 {
-    bool nx = asked_for(name, "nx") || (asked_for(name, "fallback") && type == DNS_RR_SRV);
+    bool tls = strncmp(name, DNS_SRV_PREFIX_TLS, sizeof DNS_SRV_PREFIX_TLS - 1) == 0;
+    bool nx = asked_for(name, "nx") || (asked_for(name, "fallback") && type == DNS_RR_SRV) ||
+              (tls && !asked_for(name, "both"));
     bool broken = asked_for(name, "broken") || (asked_for(name, "half") && type == DNS_RR_AAAA);
-    bool big = asked_for(name, "big") || asked_for(name, "tcpdead");
+    bool big = (asked_for(name, "big") || asked_for(name, "tcpdead")) && !tls;
     pkt_response(p, asked_for(name, "wrongid") ? id ^ 1 : id, nx ? 3 : broken ? 2 : 0, name, type);
     if (asked_for(name, "silent") || (asked_for(name, "v4only") && type == DNS_RR_AAAA))
         return SILENCE;
@@ -161,7 +166,12 @@ static void on_udp(uv_udp_t *h, ssize_t n, const uv_buf_t *b, const struct socka
     if (n <= 0 || from == NULL || !parse_question(b->base, (size_t)n, name, &id, &type))
         return;
     s->questions++;
-    switch (answer_for(&p, name, id, type, false)) {
+    bool ask_ad = (b->base[3] & 0x20) != 0;
+    s->asked_ad += ask_ad;
+    enum how how = answer_for(&p, name, id, type, false);
+    if (asked_for(name, "liar") || (ask_ad && asked_for(name, "signed")))
+        pkt_authentic(&p);
+    switch (how) {
     case ANSWER:
         send_udp(s, (const struct sockaddr_in *)(const void *)from, &p);
         break;
@@ -284,9 +294,10 @@ struct got {
     unsigned calls, order; /* 1: the first callback of all */
     struct dns_services s;
     struct dns_addresses a;
+    struct dns_tlsa t;
 };
 
-static void world_open(struct world *w, bool tcp, uint64_t timeout_ms)
+static void world_open_trusting(struct world *w, bool tcp, uint64_t timeout_ms, bool trust_ad)
 {
     char why[DNS_TEXT_MAX];
     memset(w, 0, sizeof *w);
@@ -297,8 +308,14 @@ static void world_open(struct world *w, bool tcp, uint64_t timeout_ms)
     assert_true(loop_init(&w->loop, &env_system, w->log));
     server_open(&w->server, w->loop.uv, tcp);
     char *servers[] = {w->server.address};
-    w->r = resolver_new(&w->loop, servers, 1, timeout_ms, why);
+    struct resolver_settings s = {servers, 1, timeout_ms, trust_ad};
+    w->r = resolver_new(&w->loop, &s, why);
     assert_non_null(w->r);
+}
+
+static void world_open(struct world *w, bool tcp, uint64_t timeout_ms)
+{
+    world_open_trusting(w, tcp, timeout_ms, false);
 }
 
 static void world_close(struct world *w)
@@ -335,20 +352,42 @@ static void on_addresses(void *arg, const struct dns_addresses *a)
     one_done(g);
 }
 
-static void services(struct world *w, struct got *g, const char *name)
+static void ask_services(struct world *w, struct got *g, const char *name, bool direct_tls)
 {
     *g = (struct got){.w = w};
-    struct dns_query *q = resolver_services(w->r, str_c(name), on_services, g);
+    struct dns_query *q = resolver_services(w->r, str_c(name), direct_tls, on_services, g);
     assert_non_null(q);
     assert_int_equal(g->calls, 0); /* never from inside the call */
     g->q = q;
     w->pending++;
 }
 
+static void services(struct world *w, struct got *g, const char *name)
+{
+    ask_services(w, g, name, true);
+}
+
 static void addresses(struct world *w, struct got *g, const char *name)
 {
     *g = (struct got){.w = w};
     struct dns_query *q = resolver_addresses(w->r, str_c(name), on_addresses, g);
+    assert_non_null(q);
+    assert_int_equal(g->calls, 0);
+    g->q = q;
+    w->pending++;
+}
+
+static void on_tlsa(void *arg, const struct dns_tlsa *t)
+{
+    struct got *g = arg;
+    g->t = *t;
+    one_done(g);
+}
+
+static void tlsa(struct world *w, struct got *g, const char *host)
+{
+    *g = (struct got){.w = w};
+    struct dns_query *q = resolver_tlsa(w->r, str_c(host), 5269, on_tlsa, g);
     assert_non_null(q);
     assert_int_equal(g->calls, 0);
     g->q = q;
@@ -392,7 +431,8 @@ static void test_srv(void **state)
     assert_string_equal(g.s.target[1].host, "second.good.lab");
     assert_true(g.s.srv_ms <= g.s.total_ms);
     assert_string_equal(g.s.text, "");
-    assert_true(logged(&w, "dns.start domain=good.lab service=_xmpp-server._tcp port=5269"));
+    assert_true(logged(
+        &w, "dns.start domain=good.lab service=_xmpp-server._tcp,_xmpps-server._tcp port=5269"));
     assert_true(logged(&w, "dns.result domain=good.lab method=SRV total="));
     assert_true(logged(&w, "targets=2 cached=no status=ok"));
 
@@ -400,12 +440,37 @@ static void test_srv(void **state)
     run(&w);
     assert_true(again.s.cached);
     assert_int_equal(again.s.ntargets, 2);
-    assert_int_equal(w.server.questions, 1);
+    assert_int_equal(w.server.questions, 2);
     resolver_flush(w.r);
     services(&w, &again, "good.lab");
     run(&w);
     assert_false(again.s.cached);
-    assert_int_equal(w.server.questions, 2);
+    assert_int_equal(w.server.questions, 4);
+    world_close(&w);
+}
+
+static void test_both_services(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct got g;
+    world_open(&w, true, 3000);
+    services(&w, &g, "both.lab");
+    run(&w);
+    assert_int_equal(g.s.status, DNS_OK);
+    assert_int_equal(g.s.ntargets, 4);
+    for (size_t i = 0; i < 4; i++)
+        assert_string_equal(g.s.target[i].host, i < 2 ? "first.good.lab" : "second.good.lab");
+    assert_int_not_equal(g.s.target[0].direct_tls, g.s.target[1].direct_tls);
+    assert_int_not_equal(g.s.target[2].direct_tls, g.s.target[3].direct_tls);
+
+    /* Who may not use TLS asks for one of them, and finds nothing of it in the cache. */
+    ask_services(&w, &g, "both.lab", false);
+    run(&w);
+    assert_false(g.s.cached);
+    assert_int_equal(g.s.ntargets, 2);
+    assert_false(g.s.target[0].direct_tls || g.s.target[1].direct_tls);
+    assert_int_equal(w.server.questions, 3);
     world_close(&w);
 }
 
@@ -460,7 +525,7 @@ static void test_truncated_then_tcp(void **state)
     assert_int_equal(g.s.status, DNS_OK);
     assert_int_equal(g.s.ntargets, DNS_TARGETS_MAX);
     assert_string_equal(g.s.target[0].host, "host-0.big.lab");
-    assert_int_equal(w.server.connections, 1);
+    assert_int_equal(w.server.connections, 1); /* big is the answer of one question */
     world_close(&w);
 }
 
@@ -473,7 +538,7 @@ static void test_shared_question(void **state)
     for (size_t i = 0; i < 20; i++)
         services(&w, &g[i], "slow.lab");
     run(&w);
-    assert_int_equal(w.server.questions, 1);
+    assert_int_equal(w.server.questions, 2); /* for each service one */
     for (size_t i = 0; i < 20; i++) {
         assert_int_equal(g[i].calls, 1);
         assert_int_equal(g[i].s.status, DNS_OK);
@@ -536,7 +601,8 @@ static void test_nobody_there(void **state)
     server_close(&empty); /* nobody listens there any more */
     uv_run(w.loop.uv, UV_RUN_NOWAIT);
     char *servers[] = {empty.address};
-    w.r = resolver_new(&w.loop, servers, 1, 3000, why);
+    struct resolver_settings settings = {servers, 1, 3000, false};
+    w.r = resolver_new(&w.loop, &settings, why);
     assert_non_null(w.r);
     services(&w, &g, "good.lab");
     run(&w);
@@ -652,7 +718,7 @@ static void test_cancel_in_callback(void **state)
     static struct got g[3];
     world_open(&w, true, 3000);
     g[0] = (struct got){.w = &w};
-    assert_non_null(resolver_services(w.r, STR("good.lab"), on_services_cancel_next, &g[0]));
+    assert_non_null(resolver_services(w.r, STR("good.lab"), true, on_services_cancel_next, &g[0]));
     w.pending++;
     services(&w, &g[1], "good.lab");
     services(&w, &g[2], "good.lab");
@@ -685,7 +751,7 @@ static void test_close_in_callback(void **state)
             run(&w);
         }
         g[0] = (struct got){.w = &w};
-        assert_non_null(resolver_services(w.r, STR("good.lab"), on_services_close, &g[0]));
+        assert_non_null(resolver_services(w.r, STR("good.lab"), true, on_services_close, &g[0]));
         services(&w, &g[1], "good.lab");
         services(&w, &g[2], "silent.lab");
         addresses(&w, &g[3], "127.0.0.1");
@@ -709,9 +775,9 @@ static void test_close_in_flight(void **state)
     addresses(&w, &g[2], "silent.lab");
     services(&w, &g[3], "big.lab");
     run_until_asked(&w, 5);
-    services(&w, &g[4], "good.lab");   /* cached, not delivered yet */
+    services(&w, &g[4], "good.lab"); /* cached, not delivered yet */
     addresses(&w, &g[5], "127.0.0.1");
-    services(&w, &g[0], "slow.lab");   /* not asked yet */
+    services(&w, &g[0], "slow.lab"); /* not asked yet */
     world_close(&w);
     for (size_t i = 0; i < 6; i++)
         assert_int_equal(g[i].calls, 0);
@@ -731,8 +797,115 @@ static void test_in_flight_limit(void **state)
         services(&w, &g[i], name);
     }
     run_until_asked(&w, 128); /* their sockets are open */
-    assert_null(resolver_services(w.r, STR("good.lab"), on_services, &g[0]));
+    assert_null(resolver_services(w.r, STR("good.lab"), true, on_services, &g[0]));
     services(&w, &g[0], "n1.silent.lab"); /* waits with others for the same name */
+    world_close(&w);
+}
+
+/* ---- DNSSEC ---------------------------------------------------------------------------------- */
+
+static void test_tlsa(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *host;
+        enum dns_status status;
+        bool authentic;
+        const char *text;
+    } row[] = {
+        {"signed.lab", DNS_OK, true, ""},
+        {"good.lab", DNS_OK, false, ""},
+        {"liar.lab", DNS_OK, true, ""},
+        {"nx.lab", DNS_NONE, false, "_5269._tcp.nx.lab has no TLSA record"},
+        {"broken.lab", DNS_FAILED, false, "TLSA _5269._tcp.broken.lab: SERVFAIL"},
+        {"silent.lab", DNS_TIMEOUT, false, "did not answer"},
+        {"127.0.0.1", DNS_NONE, false, "is an address"},
+        {"a b.lab", DNS_NONE, false, "not a domain name"},
+    };
+    enum { N = sizeof row / sizeof *row };
+    static struct world w;
+    static struct got g[N];
+    char longest[DOMAIN_MAX + 1];
+    world_open_trusting(&w, true, 400, true);
+    for (size_t i = 0; i < N; i++)
+        tlsa(&w, &g[i], row[i].host);
+    run(&w);
+    for (size_t i = 0; i < N; i++) {
+        assert_int_equal(g[i].t.status, row[i].status);
+        assert_int_equal(g[i].t.authentic, row[i].authentic);
+        assert_int_equal(g[i].t.n, row[i].status == DNS_OK);
+        if (strstr(g[i].t.text, row[i].text) == NULL)
+            fail_msg("%s: %s", row[i].host, g[i].t.text);
+    }
+    const struct tlsa *t = &g[0].t.record[0];
+    assert_true(t->usage == 3 && t->selector == 1 && t->matching == 1 && t->n == 32);
+    assert_true(logged(&w, "dns.result host=_5269._tcp.signed.lab method=TLSA total="));
+    assert_true(logged(&w, "records=1 authentic=yes cached=no status=ok"));
+
+    unsigned questions = w.server.questions;
+    tlsa(&w, &g[0], "SIGNED.lab");
+    run(&w);
+    assert_true(g[0].t.cached && g[0].t.authentic && g[0].t.n == 1);
+    /* A host with so long a name cannot have any. */
+    memset(longest, 'a', sizeof longest);
+    for (size_t i = 50; i < DOMAIN_MAX; i += 51)
+        longest[i] = '.';
+    longest[DOMAIN_MAX] = '\0';
+    tlsa(&w, &g[0], longest);
+    run(&w);
+    assert_int_equal(g[0].t.status, DNS_NONE);
+    assert_int_equal(w.server.questions, questions);
+    world_close(&w);
+}
+
+/* The AD bit is asked for and believed where the servers are trusted, and only there. */
+static void test_authentic(void **state)
+{
+    (void)state;
+    static struct world w;
+    for (unsigned trust = 0; trust < 2; trust++) {
+        struct got s, a, t, liar, plain;
+        world_open_trusting(&w, true, 3000, trust);
+        services(&w, &s, "signed.lab");
+        addresses(&w, &a, "signed.lab");
+        tlsa(&w, &t, "signed.lab");
+        services(&w, &liar, "liar.lab");
+        services(&w, &plain, "good.lab");
+        run(&w);
+        assert_int_equal(w.server.asked_ad, trust ? w.server.questions : 0);
+        assert_int_equal(s.s.ntargets, 2);
+        for (size_t i = 0; i < 2; i++)
+            assert_int_equal(s.s.target[i].authentic, trust);
+        assert_int_equal(a.a.authentic, trust);
+        assert_int_equal(t.t.authentic, trust);
+        assert_int_equal(liar.s.target[0].authentic, trust);
+        assert_false(plain.s.target[0].authentic);
+        assert_int_equal(logged(&w, "authentic="), trust);
+        services(&w, &s, "signed.lab");
+        addresses(&w, &a, "signed.lab");
+        run(&w);
+        assert_true(s.s.cached && a.a.cached); /* it is kept with the rest */
+        assert_int_equal(s.s.target[1].authentic, trust);
+        assert_int_equal(a.a.authentic, trust);
+        world_close(&w);
+    }
+}
+
+/* The services of a domain without SRV records, for who asks for one kind, and its addresses are
+ * two things, though of the same name. */
+static void test_plain_services_then_addresses(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct got s, a;
+    world_open(&w, true, 3000);
+    ask_services(&w, &s, "fallback.lab", false);
+    run(&w);
+    assert_string_equal(s.s.target[0].host, "fallback.lab");
+    addresses(&w, &a, "fallback.lab");
+    run(&w);
+    assert_false(a.a.cached);
+    assert_int_equal(a.a.n, 2);
     world_close(&w);
 }
 
@@ -747,20 +920,21 @@ static void test_bad_servers(void **state)
         char text[32];
         str_copy(text, sizeof text, str_c(bad[i]));
         char *servers[] = {text};
-        assert_null(resolver_new(&loop, servers, 1, 1000, why));
+        assert_null(resolver_new(&loop, &(struct resolver_settings){servers, 1, 1000, false}, why));
         assert_non_null(strstr(why, "is not an address with a port"));
     }
     char v4[] = "127.0.0.1:53", v6[] = "[::1]:5353";
     char *good[] = {v4, v6};
-    struct resolver *r = resolver_new(&loop, good, 2, 1000, why);
+    const struct resolver_settings of_system = {NULL, 0, 1000, false}, two = {good, 2, 1000, true};
+    struct resolver *r = resolver_new(&loop, &two, why);
     assert_non_null(r);
     resolver_close(r);
-    r = resolver_new(&loop, NULL, 0, 1000, why); /* the system's */
+    r = resolver_new(&loop, &of_system, why);
     assert_non_null(r);
     resolver_close(r);
     for (unsigned long n = 1; n < 3; n++) {
         mem_fail_after(n);
-        assert_null(resolver_new(&loop, good, 2, 1000, why));
+        assert_null(resolver_new(&loop, &two, why));
         mem_fail_after(0);
         assert_int_not_equal(why[0], '\0');
     }
@@ -778,7 +952,7 @@ static void test_no_memory(void **state)
         log_set(w.log, LOG_ERROR, LOG_LOGFMT, 0);
         struct got g = {.w = &w};
         mem_fail_after(n);
-        struct dns_query *q = resolver_services(w.r, STR("big.lab"), on_services, &g);
+        struct dns_query *q = resolver_services(w.r, STR("big.lab"), true, on_services, &g);
         if (q != NULL) {
             w.pending++;
             run(&w);
@@ -799,6 +973,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_srv),
+        cmocka_unit_test(test_both_services),
         cmocka_unit_test(test_outcomes),
         cmocka_unit_test(test_truncated_then_tcp),
         cmocka_unit_test(test_shared_question),
@@ -813,6 +988,9 @@ int main(void)
         cmocka_unit_test(test_close_in_callback),
         cmocka_unit_test(test_close_in_flight),
         cmocka_unit_test(test_in_flight_limit),
+        cmocka_unit_test(test_tlsa),
+        cmocka_unit_test(test_authentic),
+        cmocka_unit_test(test_plain_services_then_addresses),
         cmocka_unit_test(test_bad_servers),
         cmocka_unit_test(test_no_memory),
     };

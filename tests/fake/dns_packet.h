@@ -127,6 +127,25 @@ static inline void pkt_cname(struct pkt *p, const char *owner, uint32_t ttl, con
     pkt_end(p);
 }
 
+/* With n bytes of `fill`. */
+static inline void pkt_tlsa(struct pkt *p, const char *owner, uint32_t ttl, unsigned usage,
+                            unsigned selector, unsigned matching, unsigned fill, size_t n)
+{
+    pkt_begin(p, PKT_AN, owner, 52, ttl);
+    pkt_u8(p, usage);
+    pkt_u8(p, selector);
+    pkt_u8(p, matching);
+    while (n-- > 0)
+        pkt_u8(p, fill);
+    pkt_end(p);
+}
+
+/* The server vouches for what it says (AD). */
+static inline void pkt_authentic(struct pkt *p)
+{
+    p->b[3] |= 0x20;
+}
+
 static inline void pkt_soa(struct pkt *p, const char *zone, uint32_t ttl, uint32_t minimum)
 {
     pkt_begin(p, PKT_NS, zone, 6, ttl);

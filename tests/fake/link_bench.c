@@ -230,6 +230,7 @@ static const char *note(struct bench *b, const struct gw_action *a, size_t *sent
     case ACT_STREAM_RESET:
     case ACT_ASK:
     case ACT_ANSWERED:
+    case ACT_VOUCHED:
     case ACT_PAIR:
     case ACT_REFUSED:
     case ACT_UNDELIVERED:

@@ -49,8 +49,11 @@ static const struct link_trust trust = {
     .auth = LINK_AUTH_TLS, .authlist = known_keys, .nauthlist = 1};
 
 const struct stage_side stage_sides[STAGE_SIDES] = {
-    {NULL, false, false},    {"inside", false, false}, {"inside", true, false},
-    {"inside", false, true}, {"inside", true, true},
+    {.link = NULL},
+    {.link = "inside"},
+    {.link = "inside", .trusted_address = true},
+    {.link = "inside", .certificates = true},
+    {.link = "inside", .trusted_address = true, .certificates = true},
 };
 
 const struct stage_side *stage_side_of(unsigned char first)
@@ -148,6 +151,7 @@ static void check_in(struct stage *s)
     const struct s2s_in *m = &s->in;
     bool proven = authz_first(&m->authz, AUTHZ_VALID) != NULL;
     check_trust(s, proven);
+    must(s, !m->bidi || (m->encrypted && !inside(s)), "bidi is for the world, behind TLS");
     check_pairs(s, &m->authz);
     if (m->state == S2S_IN_CLOSING) {
         must(s,
@@ -157,9 +161,10 @@ static void check_in(struct stage *s)
         return;
     }
     must(s, !armed(s, TIMER_STATE), "only CLOSING has a deadline of its own");
+    bool working = proven && m->state != S2S_IN_TLS_HEADER; /* there after SASL, too */
     must(s,
-         proven ? armed(s, TIMER_KEEPALIVE) && !armed(s, TIMER_SETUP)
-                : armed(s, TIMER_SETUP) && !armed(s, TIMER_KEEPALIVE),
+         working ? armed(s, TIMER_KEEPALIVE) && !armed(s, TIMER_SETUP)
+                 : armed(s, TIMER_SETUP) && !armed(s, TIMER_KEEPALIVE),
          "a stream is either proven and kept alive or has a deadline for proving itself");
     must(s, !armed(s, TIMER_ASKED) || (!proven && m->answered_verify),
          "only a stream that merely asked us lingers");
@@ -168,6 +173,12 @@ static void check_in(struct stage *s)
                  larger(s->asked_before, s->cfg->limits.pending_dialbacks) &&
              m->authz.n <= larger(s->pairs_before, s->cfg->limits.pairs_per_stream),
          "the ledger keeps its limits");
+}
+
+/* A pair was wanted of a peer that takes no more. */
+static bool hopeless(const struct s2s_out *m)
+{
+    return !m->can_dialback && authz_first(&m->authz, AUTHZ_WAITING) != NULL;
 }
 
 static void check_out(struct stage *s)
@@ -186,12 +197,15 @@ static void check_out(struct stage *s)
     must(s, armed(s, TIMER_SETUP) == !ready && armed(s, TIMER_KEEPALIVE) == ready,
          "set-up has a deadline, a ready stream is kept alive");
     must(s,
-         armed(s, TIMER_STATE) == (authz_first(&m->authz, AUTHZ_ASKED) != NULL || verify_sent(s)),
+         armed(s, TIMER_STATE) == (authz_first(&m->authz, AUTHZ_ASKED) != NULL || verify_sent(s) ||
+                                   (ready && hopeless(m))),
          "what was asked has a deadline, and only that");
     must(s,
          ready || (authz_first(&m->authz, AUTHZ_ASKED) == NULL &&
-                   authz_first(&m->authz, AUTHZ_VALID) == NULL),
-         "nothing is asked or proven before READY");
+                   authz_count(&m->authz, AUTHZ_VALID) == m->authenticated),
+         "nothing is asked or proven by dialback before READY");
+    must(s, !m->authenticated || m->encrypted, "EXTERNAL needs TLS");
+    must(s, !m->bidi || (m->encrypted && !inside(s)), "bidi is for the world, behind TLS");
 }
 
 static void check(struct stage *s, unsigned before, bool overflow)
@@ -216,9 +230,11 @@ static void check(struct stage *s, unsigned before, bool overflow)
 static void deliver(struct stage *s, const struct gw_action *a)
 {
     struct str local = a->u.pair.local, remote = a->u.pair.remote;
-    const struct authz_pair *p = authz_find(&s->in.authz, local, remote);
-    must(s, !s->outgoing && p != NULL && p->state == AUTHZ_VALID,
+    const struct authz *table = s->outgoing ? &s->out.authz : &s->in.authz;
+    const struct authz_pair *p = authz_find(table, local, remote);
+    must(s, p != NULL && p->state == AUTHZ_VALID,
          "only a pair that is valid on this stream delivers");
+    must(s, !s->outgoing || s->out.bidi, "an outgoing stream delivers only with bidi");
     line(s, "DELIVER %.*s %.*s", STR_ARG(local), STR_ARG(remote));
 }
 
@@ -250,7 +266,7 @@ static void ask(struct stage *s, const struct gw_action *a)
 
 static void pair(struct stage *s, const struct gw_action *a)
 {
-    static const char *const results[] = {"valid", "invalid", "error"};
+    static const char *const results[] = {"valid", "invalid", "error", "alone"};
     line(s, "PAIR %.*s %.*s %s%s%.*s", STR_ARG(a->u.pair.local), STR_ARG(a->u.pair.remote),
          results[a->u.pair.result], a->u.pair.result == PAIR_ERROR ? " " : "",
          a->u.pair.result == PAIR_ERROR ? (int)a->u.pair.text.n : 0,
@@ -304,6 +320,10 @@ static void carry_out(struct stage *s, const struct gw_actions *all, const struc
     case ACT_ANSWERED:
         line(s, "ANSWERED %.*s %.*s %s", STR_ARG(a->u.answered.request.local),
              STR_ARG(a->u.answered.request.stream_id), verdict_name(a->u.answered.verdict));
+        break;
+    case ACT_VOUCHED:
+        line(s, "VOUCHED %.*s %.*s %s", STR_ARG(a->u.vouched.request.local),
+             STR_ARG(a->u.vouched.request.stream_id), a->u.vouched.good ? "valid" : "invalid");
         break;
     case ACT_READY:
         line(s, "READY");
@@ -400,14 +420,30 @@ void stage_kind(struct stage *s, enum gw_ev kind, const char *text)
     stage_event(s, (struct gw_event){.kind = kind, .u.text = str_c(text)});
 }
 
+void stage_tls_up_as(struct stage *s, enum stage_cert cert, const char *name, const char *version)
+{
+    struct tls_peer *t = &s->tls;
+    *t = (struct tls_peer){.cipher = "TLS_AES_128_GCM_SHA256"};
+    str_copy(t->protocol, sizeof t->protocol, str_c(version));
+    t->has_certificate = cert != STAGE_CERT_NONE;
+    t->chain_ok = cert == STAGE_CERT_TRUSTED;
+    t->in_time = t->has_certificate && cert != STAGE_CERT_EXPIRED;
+    t->self_signed = cert == STAGE_CERT_KNOWN || cert == STAGE_CERT_UNKNOWN;
+    if (cert == STAGE_CERT_KNOWN || t->chain_ok)
+        memcpy(t->key_sha256, known_keys[0].bytes, sizeof t->key_sha256);
+    str_copy(s->name_text, sizeof s->name_text, str_c(name));
+    s->name = (struct tls_name){TLS_NAME_DNS, s->name_text};
+    t->names = &s->name;
+    t->nnames = t->has_certificate;
+    if (cert == STAGE_CERT_EXPIRED || t->self_signed)
+        snprintf(t->why, sizeof t->why, t->self_signed ? "self-signed" : "expired on 2026-01-02");
+    s->handshaking = false;
+    stage_event(s, (struct gw_event){.kind = EV_TLS_UP, .u.tls = t});
+}
+
 void stage_tls_up(struct stage *s, enum stage_cert cert)
 {
-    struct tls_peer tls = {.protocol = "TLSv1.3", .cipher = "TLS_AES_128_GCM_SHA256"};
-    tls.has_certificate = tls.self_signed = tls.in_time = cert != STAGE_CERT_NONE;
-    if (cert == STAGE_CERT_KNOWN)
-        memcpy(tls.key_sha256, known_keys[0].bytes, sizeof tls.key_sha256);
-    s->handshaking = false;
-    stage_event(s, (struct gw_event){.kind = EV_TLS_UP, .u.tls = &tls});
+    stage_tls_up_as(s, cert, s->side.link != NULL ? "gamma.lab" : "beta.lab", "TLSv1.3");
 }
 
 void stage_want_pair(struct stage *s, const char *local)
@@ -425,6 +461,11 @@ void stage_verdict(struct stage *s, uint32_t ticket, enum verdict v)
 {
     struct gw_event ev = {.kind = EV_VERDICT, .u.verdict = {ticket, v, STR("why")}};
     stage_event(s, ev);
+}
+
+void stage_sent(struct stage *s)
+{
+    s2s_in_touch(&s->in, s->fake.now);
 }
 
 void stage_config(struct stage *s, const struct gateway_config *cfg)
@@ -476,6 +517,9 @@ bool stage_open_at(struct stage *s, const struct stage_side *where, bool outgoin
     s2s_in_init(&s->in, &s->side, &fake_secrets, &s->fake.env);
     bool ok = s2s_out_init(&s->out, &s->side, &fake_secrets, str_c(local), str_c(remote));
     s->in.trusted_address = where->trusted_address;
+    s->out.direct_tls = where->direct_tls;
+    s->out.has_certificate = s->out.wants_external = !where->no_certificate;
+    s->out.wants_bidi = true;
     s->in.trust = s->out.trust = where->certificates ? &trust : NULL;
     s->framer = ok ? framer_new(CONTENT_SERVER, &framer_limits_unauthenticated) : NULL;
     if (s->framer == NULL)
@@ -536,6 +580,8 @@ static const char *const elements[] = {
     OPEN "<db:result from='beta.lab' to='alpha.lab' type='valid'/>",
     OPEN "<db:verify from='beta.lab' to='alpha.lab' id='i'>k</db:verify>",
     OPEN "<db:verify from='beta.lab' to='alpha.lab' id='i' type='error'/>",
+    OPEN "<bidi xmlns='urn:xmpp:bidi'/>",
+    OPEN "<stream:features><bidi xmlns='urn:xmpp:features:bidi'/></stream:features>",
     OPEN "<unknown xmlns='u'/>",
     OPEN "<message from='a@beta.lab' to='b@alpha.lab'/>",
     OPEN "<presence/>",

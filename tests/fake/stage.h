@@ -13,6 +13,8 @@ struct stage_side {
     const char *link;     /* of the configuration; NULL: the world */
     bool trusted_address; /* in */
     bool certificates;    /* the link's auth becomes tls: a known key proves, nothing else does */
+    bool direct_tls;      /* out: from the first byte */
+    bool no_certificate;  /* out: we have none to show */
 };
 
 /* All there are, with the configuration of fake_config; the world first. */
@@ -41,9 +43,12 @@ struct stage {
     size_t ntickets;
     uint64_t asked_within;             /* ms that the last question got */
     size_t pairs_before, asked_before; /* when the limits last changed: what is there may stay */
-    bool handshaking;                  /* bytes go to the TLS engine: it is not played */
-    bool tag_sent;                     /* our closing tag is out */
-    bool deaf;                         /* the framer refused the input: nothing is read any more */
+    struct tls_peer tls;               /* of the last handshake */
+    struct tls_name name;              /* in its certificate */
+    char name_text[64];
+    bool handshaking; /* bytes go to the TLS engine: it is not played */
+    bool tag_sent;    /* our closing tag is out */
+    bool deaf;        /* the framer refused the input: nothing is read any more */
     bool over;
     bool overflowed;   /* a step had too many actions or no memory */
     bool quiet;        /* write no lines down */
@@ -66,13 +71,23 @@ void stage_event(struct stage *s, struct gw_event ev);
  * header and one element behind it) as far as it needs that. */
 void stage_any(struct stage *s, enum gw_ev kind, const char *xml);
 void stage_kind(struct stage *s, enum gw_ev kind, const char *text); /* text: DRAIN, LOST, ... */
-/* What the peer shows at the TLS handshake: a certificate is known to the link by its key, or not.
- */
-enum stage_cert { STAGE_CERT_NONE, STAGE_CERT_KNOWN, STAGE_CERT_UNKNOWN };
+/* What the peer shows at the TLS handshake: a certificate that is known to the link by its key, or
+ * not; one that leads to an authority we trust, or would but for its age. */
+enum stage_cert {
+    STAGE_CERT_NONE,
+    STAGE_CERT_KNOWN,
+    STAGE_CERT_UNKNOWN,
+    STAGE_CERT_TRUSTED,
+    STAGE_CERT_EXPIRED,
+};
+enum { STAGE_CERTS = STAGE_CERT_EXPIRED + 1 };
+/* For the peer's domain, by TLS 1.3. */
 void stage_tls_up(struct stage *s, enum stage_cert cert);
+void stage_tls_up_as(struct stage *s, enum stage_cert cert, const char *name, const char *version);
 void stage_want_pair(struct stage *s, const char *local);
 void stage_want_verify(struct stage *s, const char *local, const char *id, const char *key);
 void stage_verdict(struct stage *s, uint32_t ticket, enum verdict v);
+void stage_sent(struct stage *s); /* in: the driver wrote a stanza back on it */
 void stage_config(struct stage *s, const struct gateway_config *cfg); /* and EV_POLICY_CHANGED */
 void stage_time(struct stage *s, uint64_t ms); /* passes; timers fire in their order */
 

@@ -19,7 +19,9 @@ static void check_answer(const struct dns_answer *a, enum dns_rr type)
     check((a->kind == DNS_ANSWER_RECORDS) == (a->n > 0));
     check(a->ttl <= INT32_MAX);
     for (size_t i = 0; i < a->n; i++) {
-        if (type == DNS_RR_SRV)
+        if (type == DNS_RR_TLSA)
+            check(i < TLSA_RECORDS_MAX && a->u.tlsa[i].n > 0 && a->u.tlsa[i].n <= TLSA_DATA_MAX);
+        else if (type == DNS_RR_SRV)
             check(a->u.srv[i].target[0] == '\0' || dns_host_ok(str_c(a->u.srv[i].target)));
         else
             check(a->u.ip[i].len == 4 || a->u.ip[i].len == 16);
@@ -28,12 +30,12 @@ static void check_answer(const struct dns_answer *a, enum dns_rr type)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const enum dns_rr types[] = {DNS_RR_A, DNS_RR_AAAA, DNS_RR_SRV};
+    static const enum dns_rr types[] = {DNS_RR_A, DNS_RR_AAAA, DNS_RR_SRV, DNS_RR_TLSA};
     static struct dns_answer a;
     char name[NS_MAXDNAME] = "beta.lab";
     if (size < 1)
         return 0;
-    enum dns_rr type = types[data[0] % 3];
+    enum dns_rr type = types[data[0] % 4];
     struct str message = {(const char *)data + 1, size - 1};
     if (message.n > 12) {
         const unsigned char *m = data + 1;

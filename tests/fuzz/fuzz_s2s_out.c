@@ -15,7 +15,7 @@ static void happen(struct stage *s, uint8_t what)
     switch (what % 6) {
     case 0:
         if (s->handshaking)
-            stage_tls_up(s, (enum stage_cert)(what / 6 % 3));
+            stage_tls_up(s, (enum stage_cert)(what / 6 % STAGE_CERTS));
         break;
     case 1:
         stage_time(s, 1u << what % 20);
@@ -39,8 +39,8 @@ static void happen(struct stage *s, uint8_t what)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char *const modes[] = {"security_mode = \"no-tls\";",
-                                        "security_mode = \"tls-optional\";",
-                                        "security_mode = \"tls-required\";"};
+                                        "security_mode = \"tls-optional\"; bidi = true;",
+                                        "security_mode = \"tls-required\"; bidi = true;"};
     static struct gateway_config *configs[3];
     struct stage s;
     if (size == 0)

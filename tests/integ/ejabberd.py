@@ -15,7 +15,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from labnet import C2S, DNS_PORT, LINK, ROOT, S2S, LabError, Net, Proc, tool, wait_for
+from labnet import C2S, DIRECT, DNS_PORT, LINK, ROOT, S2S, LabError, Net, Proc, tool, wait_for
 
 HOST = 32
 CHECK_NOT = "    check_from: false\n"  # the gateway does it
@@ -50,9 +50,10 @@ def _home(lab, name):
     return home
 
 
-def srv_record(lab, domain, host):
+def srv_record(lab, domain, host, direct_tls=False):
     """A line for lab.dns(extra=...) by which ejabberd finds the server of a domain."""
-    return f"srv-host=_xmpp-server._tcp.{domain},{lab.ip(host)},{S2S},10,0"
+    service, port = ("_xmpps-server", DIRECT) if direct_tls else ("_xmpp-server", S2S)
+    return f"srv-host={service}._tcp.{domain},{lab.ip(host)},{port},10,0"
 
 
 class Ejabberd(Proc):
@@ -149,9 +150,11 @@ def _launch(lab, name, host, home, yml, resolver=None, cluster=None, loglevel="d
 
 
 def start(lab, domain="ejabberd.lab", host=HOST, mode="tls-optional", name="ejabberd",
-          more_domains=(), modules="", resolver=None):
+          more_domains=(), modules="", resolver=None, direct_tls=False):
     """Returns the process once it listens; whoever logs in is registered by ServerUser."""
     ip, home = lab.ip(host), _home(lab, name)
+    door = f'  - {{port: {DIRECT}, ip: "{ip}", module: ejabberd_s2s_in, tls: true}}\n' \
+        if direct_tls else ""
     cert, key = lab.certificate(domain)
     (home / "both.pem").write_bytes(cert.read_bytes() + key.read_bytes())
     (home / "ca.pem").write_bytes(lab.ca.read_bytes())
@@ -168,7 +171,7 @@ registration_timeout: infinity
 listen:
   - {{port: {C2S}, ip: "{ip}", module: ejabberd_c2s, access: all, starttls: false}}
   - {{port: {S2S}, ip: "{ip}", module: ejabberd_s2s_in, max_stanza_size: {STANZA_SIZE}}}
-modules:
+{door}modules:
   mod_disco: {{}}
   mod_ping: {{}}
   mod_register: {{ip_access: all, access: all, welcome_message: {{}}}}

@@ -74,7 +74,7 @@ class World:
                                   timeouts=self.timeouts)
 
     def reload(self, gateway, router):
-        """As an operator would on both machines; on the one that dials last, which tries at once."""
+        """As an operator would on both machines; who dials comes last and tries at once."""
         self.write(gateway, router)
         order = (self.gateway, self.router)
         for proc in order if self.transport == "accept" else reversed(order):

@@ -6,6 +6,7 @@ told to stop answering at any step.
 """
 import hashlib
 import hmac
+import itertools
 import re
 import socket
 import ssl
@@ -24,6 +25,7 @@ SERVER = "jabber:server"
 FEATURES, ERROR = f"{{{STREAM}}}features", f"{{{STREAM}}}error"
 RESULT, VERIFY = f"{{{DIALBACK}}}result", f"{{{DIALBACK}}}verify"
 
+NUMBERS = itertools.count(1)
 TAG = re.compile(rb"<(?:\?[^>]*\?|/?[^\s/>?!]+(?:[^>\"']|\"[^\"]*\"|'[^']*')*)>")
 
 
@@ -125,13 +127,17 @@ class XmlStream:
 
     def read_error(self, timeout=WAIT):
         """The condition of a stream error; the stream must then be closed in good order."""
+        return self.read_error_text(timeout)[0]
+
+    def read_error_text(self, timeout=WAIT):
+        """The same with the sentence: (condition, text)."""
         error = self.expect(ERROR, timeout)
         conditions = [c.tag.split("}")[1] for c in error
                       if c.tag.startswith(f"{{{STREAMS}}}") and not c.tag.endswith("}text")]
         assert len(conditions) == 1, ET.tostring(error)
         assert self.read(timeout) is None, "something followed the stream error"
         self.expect_end(timeout)
-        return conditions[0]
+        return conditions[0], error.findtext(f"{{{STREAMS}}}text")
 
     def expect_end(self, timeout=WAIT):
         try:
@@ -143,25 +149,27 @@ class XmlStream:
 
     # -- writing
 
-    def open(self, from_, to, version="1.0", ident=None, content=None, declaration=True):
+    def open(self, from_, to, version="1.0", ident=None, content=None, declaration=True,
+             dialback=True):
         parts = ["<?xml version='1.0'?>" if declaration else "",
                  f"<stream:stream xmlns='{content or self.content}' xmlns:stream='{STREAM}'"]
-        if (content or self.content) == SERVER:
+        if dialback and (content or self.content) == SERVER:
             parts.append(f" xmlns:db='{DIALBACK}'")
         for key, value in (("from", from_), ("to", to), ("version", version), ("id", ident)):
             if value is not None:
                 parts.append(f" {key}='{value}'")
         self.send("".join(parts) + ">")
 
-    def starttls_client(self, name):
-        """STARTTLS towards the other side, without a look at its certificate."""
+    def starttls_client(self, name, context=None):
+        """STARTTLS towards the other side, without a look at its certificate; or with `context`."""
         self.send(f"<starttls xmlns='{TLS}'/>")
         self.expect(f"{{{TLS}}}proceed")
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        self._wrap(context, server_hostname=name)
+        if context is None:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self.wrap(context, server_hostname=name)
 
-    def _wrap(self, context, **kw):
+    def wrap(self, context, **kw):
         assert not self.buffer, "bytes in clear before the TLS handshake"
         self.sock.settimeout(WAIT)
         self.sock = context.wrap_socket(self.sock, **kw)
@@ -212,6 +220,7 @@ class RemoteServer:
     to db:verify ("valid", "invalid", an error condition, None for nothing); result: the same for
     db:result.
     """
+    declares_dialback = True  # the namespace, in the stream header
 
     def __init__(self, address, domain, tls=None, context=None, stall=None, verdict="valid",
                  result="valid", dialback_feature=True, port=S2S):
@@ -276,7 +285,7 @@ class RemoteServer:
         try:
             if self.stall == "tcp":
                 self._swallow(s)
-            self._greet(s, secure=False)
+            self._begin(s)
             while True:
                 element = s.read(timeout=600)
                 if element is None:
@@ -289,26 +298,36 @@ class RemoteServer:
             self.open_sockets.discard(sock)
             s.close()
 
+    def _begin(self, s):
+        self._greet(s, secure=False)
+
     def _swallow(self, s):
         while True:
             s._more(time.monotonic() + 600)
 
     def _greet(self, s, secure):
         s.read_header(timeout=600)
-        s.ident = f"id{id(s):x}{secure:d}"
-        s.open(self.domain, s.attrs.get("from"), ident=s.ident)
+        s.ident = f"id{next(NUMBERS)}"
+        s.secure = secure
+        s.open(self._domain(s), s.attrs.get("from"), ident=s.ident,
+               dialback=self.declares_dialback)
         if self.stall == "header":
             self._swallow(s)
+        s.send(f"<stream:features>{self._features(s)}</stream:features>")
+        if self.stall == "features":
+            self._swallow(s)
+
+    def _domain(self, _):
+        return self.domain
+
+    def _features(self, s):
         features = ""
-        if self.tls and not secure:
+        if self.tls and not s.secure:
             inner = "<required/>" if self.tls == "required" else ""
             features += f"<starttls xmlns='{TLS}'>{inner}</starttls>"
         if self.dialback_feature:
             features += "<dialback xmlns='urn:xmpp:features:dialback'><errors/></dialback>"
-        s.send(f"<stream:features>{features}</stream:features>")
-        s.secure = secure
-        if self.stall == "features":
-            self._swallow(s)
+        return features
 
     def _element(self, s, peer, element):
         if element.tag == f"{{{TLS}}}starttls":
@@ -316,7 +335,7 @@ class RemoteServer:
                 s.send(f"<failure xmlns='{TLS}'/></stream:stream>")
                 raise Closed("no TLS here")
             s.send(f"<proceed xmlns='{TLS}'/>")
-            s._wrap(self.context, server_side=True)
+            s.wrap(self.context, server_side=True)
             self.open_sockets.add(s.sock)
             self._greet(s, secure=True)
         elif element.tag in (RESULT, VERIFY):

@@ -3,7 +3,7 @@ import base64
 import socket
 import threading
 
-from labnet import C2S, DNS_PORT, S2S, WAIT, Net, Timeout, tool
+from labnet import C2S, DIRECT, DNS_PORT, S2S, WAIT, Net, Timeout, tool
 from peers import FEATURES, Closed, XmlStream
 
 CLIENT = "jabber:client"
@@ -13,11 +13,12 @@ BIND = "urn:ietf:params:xml:ns:xmpp-bind"
 
 def start(lab, domain="prosody.lab", host=Net.PROSODY, encryption=False, users=("juliet",),
           name="prosody", resolver=None, secure_auth=False, without=(), more="",
-          c2s_limit=256 * 1024, federation=None):
+          c2s_limit=256 * 1024, federation=None, direct_tls=False):
     """encryption: whether Prosody refuses federation in clear. users: with a domain, of a further
     host of `more`. resolver: a DNS server instead of the lab's, address@port. without: modules.
     c2s_limit: the largest stanza that it takes from its own users. federation: all that concerns
-    other servers, with its resolver and its CA, as a text instead of all these."""
+    other servers, with its resolver and its CA, as a text instead of all these. direct_tls: other
+    servers may begin with TLS, too."""
     data = lab.dir / name
     for user in users:
         node, _, at = user.partition("@")
@@ -40,7 +41,8 @@ data_path = "{data}"
 interfaces = {{ "{ip}" }}
 s2s_ports = {{ {S2S} }}
 c2s_ports = {{ {C2S} }}
-s2s_direct_tls_ports = {{}}
+s2s_direct_tls_ports = {{ {DIRECT if direct_tls else ""} }}
+s2s_direct_tls_ssl = {{ certificate = "{cert}", key = "{key}" }}
 c2s_direct_tls_ports = {{}}
 component_ports = {{}}
 http_ports = {{}}

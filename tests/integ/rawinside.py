@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 import xml.etree.ElementTree as ET
@@ -26,6 +27,61 @@ KINDS = ("dial", "accept", "jabberd2")
 BEGIN = re.compile(r"^<(message|presence|iq)")
 BUFFER = 65536  # small, so that an inside that stops reading is felt at once
 BROKEN = (Ended, OSError, expat.ExpatError, ET.ParseError, AssertionError)
+
+
+class Tls:
+    """A client's TLS over a socket which one thread reads and another one writes: OpenSSL's objects
+    are for one thread at a time, so they work in memory and under a lock."""
+
+    def __init__(self, sock, context):
+        self.sock, self.come, self.go = sock, ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls, self.using = context.wrap_bio(self.come, self.go), threading.Lock()
+        self.sending = threading.Lock()
+        while not self._done(self.tls.do_handshake):
+            self._more()
+
+    def _done(self, step):
+        try:
+            step()
+            return True
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            if waiting := self.go.read():
+                self.sock.sendall(waiting)
+
+    def _more(self):
+        data = self.sock.recv(65536)
+        with self.using:
+            if data:
+                self.come.write(data)
+            else:
+                self.come.write_eof()
+
+    def sendall(self, data):
+        for at in range(0, len(data), 65536):
+            with self.sending:
+                with self.using:
+                    self.tls.write(data[at:at + 65536])
+                    records = self.go.read()
+                self.sock.sendall(records)
+
+    def recv(self, size):
+        while True:
+            with self.using:
+                try:
+                    return self.tls.read(size)
+                except ssl.SSLWantReadError:
+                    pass
+                except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                    return b""
+            self._more()
+
+    def shutdown(self, how):
+        self.sock.shutdown(how)
+
+    def close(self):
+        self.sock.close()
 
 
 class Stream:
@@ -55,6 +111,13 @@ class Stream:
         if not self.backlog:
             return None
         return Stanza(self.backlog.pop(0), None, self.cutter.header).element
+
+    def due(self):
+        """The next element, which has to come."""
+        element = self.next()
+        if element is None:
+            raise Ended("closing tag")
+        return element
 
 
 class RawInside:
@@ -95,12 +158,11 @@ class RawInside:
                 sock = socket.socket()
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
                 sock.connect(self.at)
-                self._serve(self.context.wrap_socket(sock))
+                self._serve(Tls(sock, self.context))
             except OSError:
                 time.sleep(0.02)  # the pace of a connector that tries again
 
     def _serve(self, sock):
-        sock.settimeout(None)
         s = Stream(sock)
         try:
             (self._greet_router if self.kind == "jabberd2" else self._greet)(s)
@@ -174,31 +236,33 @@ class RawInside:
         ident = os.urandom(8).hex()
         self._say_header(s, f"<?xml version='1.0'?><stream:stream xmlns='{COMPONENT}' "
                             f"xmlns:stream='{STREAM}' from='{self.name}' id='{ident}'>")
-        assert s.next().text == hashlib.sha1((ident + self.secret).encode()).hexdigest()
+        assert s.due().text == hashlib.sha1((ident + self.secret).encode()).hexdigest()
         s.send("<handshake/>")
         self._up(s)
 
     def _greet_router(self, s):
         s.header()
-        features = f"<stream:features>%s</stream:features>"
-        proper = f"<?xml version='1.0'?><stream:stream xmlns:stream='{STREAM}' version='1.0' id='x'>"
+        features = "<stream:features>%s</stream:features>"
+        proper = (f"<?xml version='1.0'?><stream:stream xmlns:stream='{STREAM}' version='1.0' "
+                  "id='x'>")
         self._say_header(s, proper)
         s.send(features % f"<mechanisms xmlns='{SASL}'><mechanism>DIGEST-MD5</mechanism>"
                           "</mechanisms>")
-        assert s.next().get("mechanism") == "DIGEST-MD5"
+        assert s.due().get("mechanism") == "DIGEST-MD5"
         self._digest_md5(s)
         s.header()
         s.send(proper + features % "")
-        bind = s.next()
+        bind = s.due()
         self.name = bind.get("name")
         s.send(f"<presence xmlns='{N}' from='{self.domain}'/><bind xmlns='{N}'/>")
         self._up(s)
 
     def _digest_md5(self, s):
         """RFC 2831 as the router does it."""
-        challenge = 'realm="jabberd-router",nonce="n0nce",qop="auth",charset=utf-8,algorithm=md5-sess'
+        challenge = ('realm="jabberd-router",nonce="n0nce",qop="auth",charset=utf-8,'
+                     'algorithm=md5-sess')
         s.send(f"<challenge xmlns='{SASL}'>{_base64(challenge)}</challenge>")
-        answer = base64.b64decode(s.next().text).decode()
+        answer = base64.b64decode(s.due().text).decode()
         given = dict(re.findall(r'([\w-]+)="?([^",]*)"?', answer))
         assert given["response"] == digest(self.secret, given, "AUTHENTICATE:"), given
         proof = _base64(f"rspauth={digest(self.secret, given, ':')}")
@@ -209,8 +273,9 @@ class RawInside:
     def wait(self, condition, timeout=WAIT, what="the inside to see it"):
         with self.changed:
             if not self.changed.wait_for(condition, timeout):
-                raise Timeout(f"waited {timeout:g} s for {what}; ups {self.ups}, ends {self.ends[-5:]}; "
-                              f"last: {[ET.tostring(e)[:200] for e in self.stanzas[-3:]]}")
+                last = [ET.tostring(e)[:200] for e in self.stanzas[-3:]]
+                raise Timeout(f"waited {timeout:g} s for {what}; ups {self.ups}, "
+                              f"ends {self.ends[-5:]}, last {last}")
 
     def wait_up(self, ups=1, timeout=WAIT):
         self.wait(lambda: self.ups >= ups and self.stream, timeout, f"stream number {ups}")

@@ -84,16 +84,16 @@ class World(Site):
 
     def again(self):
         """The link stands again; without waiting for the end of the back-off."""
-        ups = self.bad.ups
         if self.bad.stream is None and self.kind != "accept":
             self.gateway.signal(signal.SIGHUP)
-        self.bad.wait(lambda: self.bad.stream, 5, f"a stream behind number {ups}")
+        self.bad.wait_up()
         self.fence()
 
     def lose(self):
-        """The stream is lost and the next one begins: (streams that have ended, size of the log)."""
+        """The stream is lost, the next one begins: (streams that have ended, size of the log)."""
         ends, since = len(self.bad.ends), self.log_size()
         self.bad.hang_up()
+        self.bad.wait_end(ends)
         self.gateway.wait_log(r" link\.down .*link=bad ", since)
         if self.kind != "accept":
             self.gateway.signal(signal.SIGHUP)
@@ -122,7 +122,10 @@ class World(Site):
 @pytest.fixture(scope="module", params=KINDS)
 def world(request):
     with new_lab(f"{request.module.__name__}/{request.param}") as lab:
-        yield World(lab, request.param)
+        made = World(lab, request.param)
+        yield made
+        for f in made.flows:
+            f.stop()
 
 
 # ---- what is no XMPP -----------------------------------------------------------------------------
@@ -171,8 +174,8 @@ ELEMENTS = [
     ("a megabyte in an attribute", STANZA.format(f" a='{'x' * MIB}'", ""), "policy-violation"),
     ("endless", "<message from='romeo@alpha.lab' to='juliet@raw.lab'><body>" + "x" * 8 * MIB,
      "policy-violation"),
-    ("endless empty elements", "<message from='romeo@alpha.lab' to='juliet@raw.lab'>" + "<a/>" * MIB,
-     "policy-violation"),
+    ("endless empty elements",
+     "<message from='romeo@alpha.lab' to='juliet@raw.lab'>" + "<a/>" * MIB, "policy-violation"),
     ("a declaration", "<?xml version='1.0'?>", "not-well-formed"),
 ]
 # Whole elements that XEP-0114 does not know.
@@ -201,11 +204,15 @@ def test_instead_of_a_header(world, text, condition):
     refused(world, condition, ends, since, "setup")
 
 
-def test_a_stanza_before_the_link_is_up(world):
+@pytest.mark.parametrize("size,condition", [(10, "not-authorized"), (9000, "policy-violation")],
+                         ids=["small", "large"])
+def test_a_stanza_before_the_link_is_up(world, size, condition):
+    """Until then no element is larger than limits.unauthenticated_size."""
     world.again()
-    world.bad.early = world.bad.wrapped(message("romeo@alpha.lab", "juliet@raw.lab", "bad"))
+    world.bad.early = world.bad.wrapped(message("romeo@alpha.lab", "juliet@raw.lab", "bad",
+                                                "x" * size))
     ends, since = world.lose()
-    refused(world, "not-authorized", ends, since, "setup")
+    refused(world, condition, ends, since, "setup")
     assert "bad" not in ids_outside(world.raw)
 
 
@@ -251,6 +258,9 @@ def test_dialled_again_after_a_second(world):
 
 # ---- stanzas that are too large ------------------------------------------------------------------
 
+ROMEO, JULIET = "romeo@alpha.lab/x", "juliet@raw.lab/x"
+
+
 def sized(from_, to, ident, size):
     """A message of so many bytes."""
     text = message(from_, to, ident, "")
@@ -274,9 +284,38 @@ def test_too_large_for_the_world(world):
     assert ident not in ids_outside(world.raw)
 
 
+def test_each_link_has_its_limit(fresh_lab):
+    """What the preferred link would take and the standby would not bounces when only that is left,
+    also if it waited for a link before."""
+    lab = fresh_lab
+    site = Site(lab, (BAD, GOOD), [link(lab, "first", BAD, stanza_size="64K"),
+                                   link(lab, "second", GOOD, priority=1, stanza_size="16K")])
+    first, second = site.insides
+    second.limit = 16 * 1024  # above it, this inside would close its stream
+    s, since = site.stream("alpha.lab"), site.gateway.log_size()
+    for size in (16 * 1024, 16 * 1024 + 1, 64 * 1024):
+        s.send(sized(JULIET, ROMEO, f"first-{size}", size))
+        assert first.expect(id=f"first-{size}").size == size
+    s.send(sized(JULIET, ROMEO, "above-both", 64 * 1024 + 1))
+    assert stanza_error(site.raw.expect_stanza("above-both"))[0] == "policy-violation"
+    second.away()
+    first.away()
+    for name in ("first", "second"):
+        site.gateway.wait_log(rf" link\.down .*link={name} ", since)
+    for size in (16 * 1024, 16 * 1024 + 1, 64 * 1024):
+        s.send(sized(JULIET, ROMEO, f"held-{size}", size))
+    second.open()
+    assert second.expect(id=f"held-{16 * 1024}").size == 16 * 1024
+    for size in (16 * 1024 + 1, 64 * 1024):
+        e = site.raw.expect_stanza(f"held-{size}")
+        assert stanza_error(e)[0] == "policy-violation"
+    s.send(sized(JULIET, ROMEO, "last", 16 * 1024))
+    second.expect(id="last")
+    assert second.refused == []
+
+
 # ---- addresses -----------------------------------------------------------------------------------
 
-ROMEO, JULIET = "romeo@alpha.lab/x", "juliet@raw.lab/x"
 LONG = "x" * 1100
 
 
@@ -513,8 +552,8 @@ def test_flood_to_who_is_not_allowed(world):
 
 
 def test_flood_to_unknown_domains(world):
-    """A look-up each, hundreds at a time: every one comes back. What a domain at work takes up, the
-    allocator keeps for the next."""
+    """A look-up each, 512 at a time, of which each takes up much: every one comes back. What was
+    taken up, the allocator keeps for the next."""
     world.again()
     number, before = how_many(world) // 10, books_of(world)
     with Peak(world.gateway) as peak, Slowest(world) as beside:
@@ -524,7 +563,7 @@ def test_flood_to_unknown_domains(world):
     print(f"{dict(reasons)}; grown by {peak.grown >> 10} KiB; beside it {len(beside.took)}, the "
           f"slowest {max(beside.took) * 1000:.0f} ms")
     assert set(reasons) <= {"remote-server-not-found", "resource-constraint"}
-    assert peak.grown < number * 12 * 1024 and max(beside.took) < 2
+    assert peak.grown < 80 * MIB + number * 12 * 1024 and max(beside.took) < 2
     world.before += memory(world.gateway) - peak.before
     world.through()
 
@@ -614,7 +653,7 @@ def test_strangers_with_garbage(world, text):
     assert len(world.bad.ends) == ends and "alarm.raised" not in world.gateway.log(since)
 
 
-def test_zz_nobody_else_noticed(world):
+def test_nobody_else_noticed(world):
     """Last: the traffic beside all that."""
     for f in world.flows:
         f.stop()
@@ -658,7 +697,8 @@ def _prosody(lab):
 def _ejabberd(lab):
     """Twice what the link is told: see xcp/adapters/README.md."""
     return ejabberd.start_inside(lab, (insides.DOMAIN,), insides.EDGES, gateways=insides.EDGES,
-                                 listener=f"    max_stanza_size: {2 * LIMIT}\n", loglevel="info")
+                                 listener=f"    max_stanza_size: {2 * LIMIT}\n",
+                                 loglevel="info")
 
 
 SERVERS = [replace(insides.PROSODY, start=_prosody, link={"stanza_size": "512K"}),
@@ -670,7 +710,7 @@ SERVERS = [replace(insides.PROSODY, start=_prosody, link={"stanza_size": "512K"}
 def office(request):
     if not request.param.usable():
         pytest.skip(f"{request.param.name} is not installed, or this is not root")
-    with new_lab(f"{request.module.__name__}/{request.param.name}") as lab:
+    with new_lab(f"{request.module.__name__}/real-{request.param.name}") as lab:
         made = insides.Office(lab, request.param, limits={"stanza_size": "1M"})
         made.limit = LIMIT if request.param.link.get("stanza_size") else MOST
         yield made
@@ -685,7 +725,7 @@ def said(office, ident, size):
 
 
 def test_no_size_from_outside_ends_a_real_link(office):
-    """Up to the link's limit it arrives, above it bounces; and several in a row, without a pause."""
+    """Up to the link's limit it arrives, above it bounces; and several in a row, without pause."""
     since = office.gateway.log_size()
     for size in (office.limit - 1, office.limit):
         said(office, f"size-{size}", size)
@@ -704,10 +744,16 @@ def test_no_size_from_outside_ends_a_real_link(office):
 
 @pytest.mark.parametrize("inner,extra", [s[1:] for s in SHAPES], ids=[s[0] for s in SHAPES])
 def test_no_shape_from_outside_ends_a_real_link(office, inner, extra):
-    """It may not arrive, but what comes behind it does."""
+    """It may not arrive, but what comes behind it does.
+
+    After a token that came in many pieces a newer expat reads on only when as much again has come
+    (the repair of CVE-2023-52425): the servers' and ours. So there is some more behind it."""
     raw, romeo, since = office.raw, office.romeo, office.gateway.log_size()
     ident = fresh("shape")
     raw.send(raw.stanza("message", romeo.jid, ident, inner, "chat", extra=extra))
+    for i in range(3 if len(inner) + len(extra) > 4000 else 0):
+        more = "<body>" + "x" * 20000 + "</body>"
+        raw.send(raw.stanza("message", romeo.jid, f"{ident}-more{i}", more, "chat"))
     raw.send(raw.stanza("message", romeo.jid, f"{ident}-fence", "<body>x</body>", "chat"))
     romeo.expect("message", id=f"{ident}-fence")
     assert "link.down" not in office.gateway.log(since)

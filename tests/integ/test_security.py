@@ -368,7 +368,7 @@ def test_downgrade_inside_the_handshake(us):
         context.set_ciphers(settings.get("ciphers", "ALL") + ":@SECLEVEL=0")
         context.maximum_version = settings["maximum_version"]
         with pytest.raises((ssl.SSLError, OSError)):
-            s._wrap(context, server_hostname="alpha.lab")
+            s.wrap(context, server_hostname="alpha.lab")
         s.close()
     still_serves(us, "after-old-tls")
 

@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("SALLYPORT_BIN", ROOT / "build" / "bin"))
 MODES = ("no-tls", "tls-optional", "tls-required")
-S2S, LINK, DNS_PORT, C2S = 5269, 7400, 5353, 5222
+S2S, DIRECT, LINK, DNS_PORT, C2S = 5269, 5270, 7400, 5353, 5222  # DIRECT: S2S, TLS first
 WAIT = 10.0
 PR_SET_PDEATHSIG = 1
 
@@ -341,9 +341,13 @@ def _objects(objects):
 
 def gateway_conf(*, domains, links, listen, dns, mode="tls-optional", privacy="allow-list",
                  peers=(), secret=None, source=None, ca=None, timeouts=None, limits=None,
-                 dialback_timeout="5s", dns_timeout="3s", deny=(), control="", extra=""):
+                 dialback_timeout="5s", dns_timeout="3s", trust_ad=False, deny=(), auth=None,
+                 direct_tls=(), tls=None, previous_secrets=(), control="", extra=""):
     """The text of a gateway's configuration."""
     dialback = {"secret_file": secret} if secret else {}
+    if previous_secrets:
+        dialback["previous_secret_files"] = previous_secrets
+    doors = {"s2s": listen, **({"direct_tls": direct_tls} if direct_tls else {})}
     dialback["timeout"] = dialback_timeout
     lines = [
         "federation        = true;",
@@ -352,17 +356,20 @@ def gateway_conf(*, domains, links, listen, dns, mode="tls-optional", privacy="a
         f"domains  = {_objects(domains)};",
         f"dialback = {_group(dialback)};",
         f"peers    = {_objects(peers)};",
-        f"listen   = {{ s2s = {_quoted(listen)}; }};",
+        f"listen   = {_group(doors)};",
         f"links    = {_objects(links)};",
-        f'dns      = {{ servers = {_quoted(dns)}; timeout = "{dns_timeout}"; }};',
+        f"dns      = {_group({'servers': dns, 'timeout': dns_timeout, 'trust_ad': trust_ad})};",
         f"outbound = {{ source = {_quoted(source or [])}; deny_networks = {_quoted(deny)}; }};",
     ]
     if timeouts:
         lines.append(f"timeouts = {_group(timeouts)};")
     if limits:
         lines.append(f"limits   = {_group(limits)};")
-    if ca:
-        lines.append(f"tls      = {_group({'ca_file': ca})};")
+    tls = {**({"ca_file": ca} if ca else {}), **(tls or {})}
+    if tls:
+        lines.append(f"tls      = {_group(tls)};")
+    if auth:
+        lines.append(f"auth     = {_quoted(auth)};")
     if control is not None:  # the test's `extra` has it
         lines.append(f'control  = {{ socket = "{control}"; }};')
     lines.append('log      = { level = "debug"; format = "logfmt"; rate = 0; };')
@@ -453,7 +460,7 @@ class Lab:
         cert, key = self.dir / "pki" / "ca.pem", self.dir / "pki" / "ca.key"
         if not cert.exists():
             self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-                          "-nodes", "-keyout", key, "-out", cert, "-days", "30",
+                          "-nodes", "-keyout", key, "-out", cert, "-days", "365",
                           "-subj", "/CN=Sallyport lab CA",
                           "-addext", "keyUsage=critical,keyCertSign,cRLSign")
         return cert
@@ -468,7 +475,7 @@ class Lab:
             self._openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
                           "-nodes", "-keyout", key, "-out", req, "-subj", f"/CN={domain}")
             self._openssl("x509", "-req", "-in", req, "-CA", ca, "-CAkey", pki / "ca.key",
-                          "-CAcreateserial", "-out", cert, "-days", "30", "-extfile", ext)
+                          "-CAcreateserial", "-out", cert, "-days", "90", "-extfile", ext)
             key.chmod(0o600)
         return cert, key
 

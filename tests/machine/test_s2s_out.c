@@ -17,7 +17,10 @@
 #define OFFER    "<stream:features><starttls " TLS "/></stream:features>"
 #define PROCEED  "<proceed " TLS "/>"
 #define NO_OFFER "<stream:features/>"
-#define VALID    "<db:result from='beta.lab' to='alpha.lab' type='valid'/>"
+#define EXTERNAL                                                                                   \
+    "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>"                       \
+    "<mechanism>EXTERNAL</mechanism></mechanisms></stream:features>"
+#define VALID "<db:result from='beta.lab' to='alpha.lab' type='valid'/>"
 
 static struct gateway_config *cfg;
 
@@ -42,7 +45,7 @@ static void say(struct stage *s, const char *text)
 
 static void prepare(struct stage *s, unsigned state)
 {
-    static const char *const step[] = {OPEN, OFFER, PROCEED, NULL, OPEN};
+    static const char *const step[] = {OPEN, OFFER, PROCEED, NULL, OPEN, EXTERNAL};
     if (state == S2S_OUT_RESTING) {
         stage_kind(s, EV_LOST, "gone");
     } else if (state == S2S_OUT_READY || state == S2S_OUT_CLOSING) {
@@ -69,6 +72,8 @@ static void test_total(void **state)
     (void)state;
     for (unsigned n = 0; n < STAGE_SIDES * S2S_OUT_STATE_COUNT; n++) {
         unsigned side = n / S2S_OUT_STATE_COUNT, s = n % S2S_OUT_STATE_COUNT;
+        if (side != 0 && s == S2S_OUT_AUTH)
+            continue; /* SASL is for the world */
         const char *wrong = stage_try_all(&stage_sides[side], true, cfg, prepare, s);
         if (wrong != NULL)
             fail_msg("side %u, %s: %s", side, s2s_out_state_name((enum s2s_out_state)s), wrong);

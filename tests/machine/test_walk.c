@@ -21,7 +21,11 @@ enum { EVENTS = 200000 };
 #define OPEN(attrs)                                                                                \
     "<stream:stream xmlns='jabber:server' xmlns:db='jabber:server:dialback' "                      \
     "xmlns:stream='http://etherx.jabber.org/streams' " attrs ">"
-#define TLS "xmlns='urn:ietf:params:xml:ns:xmpp-tls'"
+#define TLS            "xmlns='urn:ietf:params:xml:ns:xmpp-tls'"
+#define SASL           "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'"
+#define EXTERNAL       "<mechanisms " SASL "><mechanism>EXTERNAL</mechanism></mechanisms>"
+#define BIDI           "<bidi xmlns='urn:xmpp:features:bidi'/>"
+#define FEATURES(list) "<stream:features>" list "</stream:features>"
 
 /* Any of these, at any time. */
 static const char *const in_says[] = {
@@ -30,6 +34,13 @@ static const char *const in_says[] = {
     OPEN("to='gamma.lab' version='1.0'"),
     OPEN("from='beta.lab' to='alpha.lab'"),
     "<starttls " TLS "/>",
+    "<auth " SASL " mechanism='EXTERNAL'>=</auth>",
+    "<auth " SASL " mechanism='EXTERNAL'/>",
+    "<auth " SASL " mechanism='PLAIN'>x</auth>",
+    "<response " SASL ">=</response>",
+    "<abort " SASL "/>",
+    "<bidi xmlns='urn:xmpp:bidi'/>",
+    "<bidi xmlns='urn:xmpp:bidi'/>",
     "<db:result from='beta.lab' to='alpha.lab'>k</db:result>",
     "<db:result from='beta.lab' to='gamma.lab'>k</db:result>",
     "<db:result from='delta.lab' to='alpha.lab'>k</db:result>",
@@ -50,6 +61,14 @@ static const char *const out_says[] = {
     "<stream:features><starttls " TLS "><required/></starttls></stream:features>",
     "<stream:features/>",
     "<stream:features/>",
+    FEATURES(EXTERNAL),
+    FEATURES(BIDI),
+    FEATURES(EXTERNAL BIDI),
+    "<message from='a@beta.lab' to='b@alpha.lab'/>",
+    "<iq from='a@beta.lab' to='b c@gamma.lab' type='get' id='1'><q xmlns='u'/></iq>",
+    "<success " SASL "/>",
+    "<failure " SASL "><not-authorized/></failure>",
+    "<challenge " SASL "/>",
     "<proceed " TLS "/>",
     "<proceed " TLS "/>",
     "<db:result from='beta.lab' to='alpha.lab' type='valid'/>",
@@ -62,8 +81,12 @@ static const char *const out_says[] = {
 };
 /* Seldom: they end every stream. */
 static const char *const last_words[] = {
+    "<stream:error><not-authorized xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>",
     "<stream:error><reset xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>",
-    "<failure " TLS "/>", "<message/>", "<unknown xmlns='u'/>", "nonsense"};
+    "<failure " TLS "/>",
+    "<message/>",
+    "<unknown xmlns='u'/>",
+    "nonsense"};
 
 #define PICK(f, list) ((list)[fake_below((f), sizeof(list) / sizeof(list)[0])])
 
@@ -73,6 +96,11 @@ static const char *const config_texts[] = {
     "security_mode = \"tls-required\";",
     "security_mode = \"tls-optional\"; privacy_mode = \"allow-list\";"
     "peers = ({ domain = \"delta.lab\"; policy = \"allow\"; });",
+    "security_mode = \"tls-required\"; auth = [\"external\"];",
+    "security_mode = \"tls-required\"; bidi = true;",
+    "security_mode = \"tls-optional\"; bidi = true;"
+    "peers = ({ domain = \"delta.lab\"; bidi = false; });",
+    "security_mode = \"tls-optional\"; auth = [\"dialback\"];",
 };
 enum { CONFIGS = sizeof config_texts / sizeof config_texts[0] };
 static struct gateway_config *configs[CONFIGS];
@@ -131,8 +159,9 @@ static void walk_wishes(struct stage *s, struct fake *f)
 
 static void walk_tls(struct stage *s, struct fake *f)
 {
-    static const enum stage_cert certs[] = {STAGE_CERT_KNOWN, STAGE_CERT_KNOWN, STAGE_CERT_KNOWN,
-                                            STAGE_CERT_UNKNOWN, STAGE_CERT_NONE};
+    static const enum stage_cert certs[] = {
+        STAGE_CERT_KNOWN,   STAGE_CERT_KNOWN,   STAGE_CERT_KNOWN,   STAGE_CERT_UNKNOWN,
+        STAGE_CERT_TRUSTED, STAGE_CERT_TRUSTED, STAGE_CERT_EXPIRED, STAGE_CERT_NONE};
     stage_tls_up(s, PICK(f, certs));
 }
 
@@ -154,18 +183,22 @@ static bool walk_proves(struct stage *s)
 /* What a well-behaved peer would say now; without it the walk would seldom get far. */
 static void walk_on(struct stage *s, struct fake *f)
 {
-    static const char *const in[S2S_IN_STATE_COUNT] = {
+    const char *const in[S2S_IN_STATE_COUNT] = {
         [S2S_IN_ACCEPTED] = OPEN("from='beta.lab' to='alpha.lab' version='1.0'"),
         [S2S_IN_CLEAR] = "<starttls " TLS "/>",
         [S2S_IN_TLS_HEADER] = OPEN("from='beta.lab' to='alpha.lab' version='1.0'"),
-        [S2S_IN_SECURE] = "<db:result from='beta.lab' to='alpha.lab'>k</db:result>",
+        [S2S_IN_SECURE] =
+            s->in.bidi_offered && !s->in.bidi && fake_below(f, 2) ? "<bidi xmlns='urn:xmpp:bidi'/>"
+            : fake_below(f, 2) ? "<auth " SASL " mechanism='EXTERNAL'>=</auth>"
+                               : "<db:result from='beta.lab' to='alpha.lab'>k</db:result>",
     };
-    static const char *const out[S2S_OUT_STATE_COUNT] = {
+    const char *const out[S2S_OUT_STATE_COUNT] = {
         [S2S_OUT_HEADER] = OPEN("from='beta.lab' id='s1' version='1.0'"),
         [S2S_OUT_FEATURES] = "<stream:features><starttls " TLS "/></stream:features>",
         [S2S_OUT_STARTTLS] = "<proceed " TLS "/>",
         [S2S_OUT_TLS_HEADER] = OPEN("from='beta.lab' id='s2' version='1.0'"),
-        [S2S_OUT_TLS_FEATURES] = "<stream:features/>",
+        [S2S_OUT_TLS_FEATURES] = fake_below(f, 2) ? FEATURES(EXTERNAL BIDI) : FEATURES(BIDI),
+        [S2S_OUT_AUTH] = "<success " SASL "/>",
     };
     const char *says = s->outgoing ? out[stage_state(s)] : in[stage_state(s)];
     bool fresh = !s->outgoing && stage_state(s) == S2S_IN_ACCEPTED;
@@ -184,6 +217,8 @@ static void walk_step(struct stage *s, struct fake *f)
         walk_says(s, s->outgoing ? PICK(f, out_says) : PICK(f, in_says), fake_below(f, 2) ? 0 : 7);
     else if (dice < 75)
         walk_wishes(s, f);
+    else if (dice < 80 && s2s_in_carries(&s->in, STR("alpha.lab"), STR("beta.lab")))
+        stage_sent(s);
     else if (dice < 88)
         stage_time(s, 1u << fake_below(f, 18));
     else if (dice == 97)
@@ -197,12 +232,15 @@ static void walk_machine(bool outgoing)
     struct fake f;
     struct stage s;
     fake_init(&f, outgoing ? 11 : 12);
-    unsigned proven[STAGE_SIDES] = {0};
+    unsigned proven[STAGE_SIDES] = {0}, bidi = 0, broken = 0;
     for (unsigned n = 0; n < EVENTS;) {
         size_t side = fake_below(&f, STAGE_SIDES);
-        assert_true(stage_open_at(&s, &stage_sides[side], outgoing,
-                                  configs[fake_below(&f, CONFIGS)], side ? "beta.lab" : "alpha.lab",
-                                  side ? "alpha.lab" : "beta.lab", fake_next(&f)));
+        struct stage_side where = stage_sides[side];
+        where.direct_tls = outgoing && fake_below(&f, 8) == 0;
+        where.no_certificate = fake_below(&f, 4) == 0;
+        assert_true(stage_open_at(&s, &where, outgoing, configs[fake_below(&f, CONFIGS)],
+                                  side ? "beta.lab" : "alpha.lab", side ? "alpha.lab" : "beta.lab",
+                                  fake_next(&f)));
         s.quiet = true;
         for (unsigned more = 3; more > 0; n++) { /* a few events into the dead session too */
             walk_step(&s, &f);
@@ -211,11 +249,15 @@ static void walk_machine(bool outgoing)
             more -= s.over;
         }
         const struct authz *a = outgoing ? &s.out.authz : &s.in.authz;
-        proven[side] += authz_first(a, AUTHZ_VALID) != NULL;
+        bool valid = authz_first(a, AUTHZ_VALID) != NULL;
+        proven[side] += valid;
+        bidi += valid && (s.in.bidi || s.out.bidi);
+        broken += s.in.bidi_broken != NULL || s.out.bidi_broken != NULL;
         stage_close(&s);
     }
-    printf("# proven, by side: %u %u %u %u %u\n", proven[0], proven[1], proven[2], proven[3],
-           proven[4]);
+    printf("# proven, by side: %u %u %u %u %u; both ways: %u, of which broken: %u\n", proven[0],
+           proven[1], proven[2], proven[3], proven[4], bidi, broken);
+    assert_true(bidi > 30 && (broken > 0 || !outgoing));
     for (size_t i = 0; i < STAGE_SIDES; i++) /* it went far on every side */
         assert_true(proven[i] > 30);
     assert_int_equal(stage_untaken(outgoing), 0);
@@ -258,7 +300,14 @@ struct world {
     unsigned stream[STANZAS]; /* handed to the stream and not sent yet, in order */
     unsigned nstream;
     unsigned last[PAIRS]; /* the last one that was sent */
-    int verdicts[ASKS];   /* of each ticket */
+    /* The carrier of each pair, and what was handed to it. */
+    struct {
+        uint64_t id; /* 0: none */
+        unsigned v[STANZAS], n;
+    } back[PAIRS];
+    bool back_open;
+    uint64_t carriers;  /* ids given */
+    int verdicts[ASKS]; /* of each ticket */
     unsigned nasks;
     bool pair_asked[PAIRS];
     unsigned asked[ASKS]; /* tickets on this stream without answer */
@@ -313,15 +362,26 @@ static void end(struct world *w, unsigned n, enum fate from, enum fate to)
     w->ends[to]++;
 }
 
+static unsigned take_first(unsigned *v, unsigned *n)
+{
+    unsigned first = v[0];
+    memmove(v, v + 1, --*n * sizeof *v);
+    return first;
+}
+
+static void sent(struct world *w, unsigned n)
+{
+    unsigned p = w->stanza[n].pair;
+    end(w, n, ON_STREAM, SENT);
+    if (w->stanza[n].late)
+        return;
+    assert_true(n >= w->last[p]); /* order within the pair */
+    w->last[p] = n;
+}
+
 static void sent_first(struct world *w)
 {
-    unsigned n = w->stream[0], p = w->stanza[n].pair;
-    memmove(w->stream, w->stream + 1, --w->nstream * sizeof w->stream[0]);
-    end(w, n, ON_STREAM, SENT);
-    if (!w->stanza[n].late) {
-        assert_true(n >= w->last[p]); /* order within the pair */
-        w->last[p] = n;
-    }
+    sent(w, take_first(w->stream, &w->nstream));
     remote_sent(w->r);
 }
 
@@ -364,11 +424,44 @@ static void on_close(struct world *w)
 static void on_send(struct world *w, struct remote_act *a)
 {
     unsigned n = number_of(a->stanza.s);
-    assert_true(w->writable && w->driver == READY);
-    assert_true(str_is(a->local, names[w->stanza[n].pair]));
+    unsigned p = w->stanza[n].pair;
+    assert_true(str_is(a->local, names[p]));
+    assert_int_equal(a->carrier, w->back[p].id);
     end(w, n, WAITING, ON_STREAM);
-    w->stream[w->nstream++] = n;
+    if (a->carrier != 0) {
+        assert_true(w->back_open);
+        w->back[p].v[w->back[p].n++] = n;
+    } else {
+        assert_true(w->writable && w->driver == READY);
+        w->stream[w->nstream++] = n;
+    }
     span_release(&a->stanza);
+}
+
+/* A carrier comes; or it ends, with or without having sent everything. */
+static void carriers(struct world *w)
+{
+    unsigned p = (unsigned)fake_below(&w->f, PAIRS);
+    const struct str local = str_c(names[p]);
+    assert_int_equal(remote_carrier(w->r, local), w->back[p].id);
+    if (w->back[p].id == 0) {
+        if (remote_carry(w->r, local, w->carriers + 1, w->f.now))
+            w->back[p].id = ++w->carriers;
+        return;
+    }
+    while (w->back[p].n > 0 && fake_below(&w->f, 3))
+        sent(w, take_first(w->back[p].v, &w->back[p].n));
+    while (w->back[p].n > 0)
+        put_back(w, w->back[p].v[--w->back[p].n], false);
+    remote_uncarry(w->r, local, w->back[p].id, w->f.now);
+    w->back[p].id = 0;
+}
+
+static bool carrier_takes(void *arg, uint64_t carrier, struct str local)
+{
+    const struct world *w = arg;
+    assert_int_equal(carrier, w->back[pair_of(local)].id);
+    return w->back_open;
 }
 
 static void carry_out(struct world *w, struct remote_act *a)
@@ -412,10 +505,11 @@ static void carry_out(struct world *w, struct remote_act *a)
 
 static void check(struct world *w)
 {
-    size_t count = 0, bytes = 0;
+    size_t count = 0, bytes = 0, by_stream = 0;
     uint64_t due;
     for (unsigned i = 0; i < w->nstanzas; i++) {
         count += w->stanza[i].fate == WAITING;
+        by_stream += w->stanza[i].fate == WAITING && w->back[w->stanza[i].pair].id == 0;
         bytes += w->stanza[i].fate == WAITING ? w->stanza[i].len : 0;
     }
     assert_int_equal(remote_queued(w->r), count);
@@ -424,7 +518,8 @@ static void check(struct world *w)
     w->excess = count ? w->excess : 0;
     assert_true(bytes <= w->limits.total + w->excess);
     enum remote_state s = remote_state_of(w->r);
-    assert_true(count == 0 || (s != REMOTE_IDLE && s != REMOTE_BACKOFF)); /* nothing is forgotten */
+    assert_true(by_stream == 0 ||
+                (s != REMOTE_IDLE && s != REMOTE_BACKOFF)); /* nothing is forgotten */
     bool timed = remote_due(w->r, &due);
     assert_true(timed || count == 0);
     assert_true(!timed || due > w->f.now); /* the owner's timer does not spin */
@@ -440,7 +535,8 @@ static void pull(struct world *w)
     note_edge(before, remote_state_of(w->r));
     for (;;) {
         before = remote_state_of(w->r);
-        bool more = remote_next(w->r, w->f.now, w->writable && w->driver == READY, &a);
+        const struct remote_room room = {w->writable && w->driver == READY, carrier_takes, w};
+        bool more = remote_next(w->r, w->f.now, &room, &a);
         note_edge(before, remote_state_of(w->r));
         if (!more)
             break;
@@ -457,9 +553,14 @@ static void new_stanza(struct world *w)
     w->stanza[n].len = 4 + fake_below(&w->f, 200);
     struct str text = text_of(w, n, buf), local = str_c(names[p]);
     w->stanza[n].fate = WAITING;
-    if (w->driver == READY && w->writable && remote_may_send(w->r, local)) {
+    bool carried = w->back[p].id != 0;
+    bool open = carried ? w->back_open : w->driver == READY && w->writable;
+    if (open && remote_may_send(w->r, local)) {
         end(w, n, WAITING, ON_STREAM);
-        w->stream[w->nstream++] = n;
+        if (carried)
+            w->back[p].v[w->back[p].n++] = n;
+        else
+            w->stream[w->nstream++] = n;
     } else if (remote_stanza(w->r, local, text, w->f.now).condition != NULL) {
         end(w, n, WAITING, REFUSED);
     }
@@ -570,6 +671,10 @@ static void input(struct world *w)
         peer_answers(w);
     else if (dice < 830 && w->nstream > 0)
         sent_first(w);
+    else if (dice < 835)
+        carriers(w);
+    else if (dice < 840)
+        w->back_open = !w->back_open;
     else if (dice < 850 && (w->driver == READY || w->driver == SETTING_UP))
         end_stream(w);
     else if (dice < 880)
@@ -608,6 +713,9 @@ static void finish(struct world *w)
     }
     while (w->nstream > 0)
         sent_first(w);
+    for (unsigned p = 0; p < PAIRS; p++)
+        while (w->back[p].n > 0)
+            sent(w, take_first(w->back[p].v, &w->back[p].n));
     for (unsigned i = 0; i < w->nstanzas; i++)
         assert_true(w->stanza[i].fate == SENT || w->stanza[i].fate == BOUNCED ||
                     w->stanza[i].fate == REFUSED);

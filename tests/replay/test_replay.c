@@ -4,20 +4,24 @@
  *
  *     in                          the machine: an incoming stream, or
  *     out LOCAL REMOTE            an outgoing one; both may be followed by
- *       LINK [address] [certificates]
- *                                 of the inside: which link; does the peer's address prove it, do
- *                                 certificates decide (auth tls)
+ *       LINK [address] [certificates] [direct] [no-certificate]
+ *                                 of the inside: which link, or - for the world; does the peer's
+ *                                 address prove it, do certificates decide (auth tls); is TLS there
+ *                                 from the first byte, have we no certificate to show
  *     config: TEXT                a line of the configuration (fake_config adds the rest)
  *
  * Steps:
  *     peer: XML                   bytes of the peer; \n is a line end
- *     tls-up[: known|unknown]     the handshake is done; with a certificate that the link knows, or
- *                                 with another
+ *     tls-up[: CERT [NAME [VERSION]]]
+ *                                 the handshake is done: with a certificate that is known or
+ *                                 unknown to the link, trusted or expired; issued for NAME
+ *                                 (default: the peer's domain), by TLS VERSION (TLSv1.3)
  *     tls-failed: WHY
  *     verdict: valid|invalid|not-found|timeout|busy [N]
  *                                 answers the N-th question (default: the oldest without answer)
  *     want-pair: LOCAL            out
  *     want-verify: LOCAL ID KEY   out
+ *     sent                        in: the driver wrote a stanza back on it
  *     time: 30s | 500ms           virtual time passes, timers fire in their order
  *     policy: TEXT                another configuration comes into force
  *     drain | lost | close        we stop; the connection breaks; the peer sends its closing tag
@@ -26,10 +30,15 @@
  * and LIMITS:
  *     expect: ACTION              a pattern with * and ?; see tests/fake/stage.c for the texts
  *     expect: NOTHING
+ *     carries: LOCAL REMOTE       in: may a stanza of this pair be written back on it now?
+ *     one-way: LOCAL REMOTE       the contrary
+ *     broken: PATTERN             how the peer has broken the rules of bidi; NOTHING: it has not
  *
  * In XML and in patterns:
  *     {open ATTRS}                a stream header with the usual namespaces
  *     {id}                        our id of the present incoming stream
+ *     {limits}                    the stream limits among our features (in patterns)
+ *     {base64 TEXT}
  *     {key RECEIVING ORIGINATING ID}  a dialback key made with our secret; {oldkey ...}: the older
  * one {fill N}                    N times the letter x
  *
@@ -47,6 +56,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/base64.h"
 #include "core/base/mem.h"
 #include "tests/fake/stage.h"
 
@@ -85,7 +95,9 @@ static void read_side(struct script *s, const char *text)
 {
     if (sscanf(text, " %63s", s->link) != 1)
         return;
-    s->where.link = s->link;
+    s->where.link = strcmp(s->link, "-") != 0 ? s->link : NULL;
+    s->where.direct_tls = strstr(text, " direct") != NULL;
+    s->where.no_certificate = strstr(text, " no-certificate") != NULL;
     s->where.trusted_address = strstr(text, " address") != NULL;
     s->where.certificates = strstr(text, " certificates") != NULL;
 }
@@ -182,6 +194,17 @@ static char *put_key(char *out, const char *macro)
     return put(out, key);
 }
 
+static char *put_base64(char *out, const char *text)
+{
+    struct buf b = BUF_INIT(1024);
+    base64_write(&b, str_c(text));
+    assert_false(b.failed);
+    memcpy(out, b.p, b.len);
+    out += b.len;
+    buf_free(&b);
+    return out;
+}
+
 static char *put_macro(char *out, const struct stage *s, const char *macro)
 {
     if (strncmp(macro, "open ", 5) == 0) {
@@ -191,6 +214,10 @@ static char *put_macro(char *out, const struct stage *s, const char *macro)
     }
     if (strcmp(macro, "id") == 0)
         return put(out, stage_id(s));
+    if (strcmp(macro, "limits") == 0)
+        return put(out, "<limits xmlns='urn:xmpp:stream-limits:0'>*</limits>");
+    if (strncmp(macro, "base64 ", 7) == 0)
+        return put_base64(out, macro + 7);
     if (strncmp(macro, "fill ", 5) == 0) {
         size_t n = strtoul(macro + 5, NULL, 10);
         memset(out, 'x', n);
@@ -271,9 +298,20 @@ static void peer(struct stage *s, const char *text, const struct manner *how)
 
 static void tls_up(struct stage *s, const char *arg)
 {
-    stage_tls_up(s, strcmp(arg, "known") == 0     ? STAGE_CERT_KNOWN
-                    : strcmp(arg, "unknown") == 0 ? STAGE_CERT_UNKNOWN
-                                                  : STAGE_CERT_NONE);
+    static const char *const certs[STAGE_CERTS] = {"none", "known", "unknown", "trusted",
+                                                   "expired"};
+    char cert[16] = "none", name[64] = "", version[16] = "TLSv1.3";
+    sscanf(arg, "%15s %63s %15s", cert, name, version);
+    for (int i = 0; i < STAGE_CERTS; i++) {
+        if (strcmp(cert, certs[i]) != 0)
+            continue;
+        if (name[0] != '\0')
+            stage_tls_up_as(s, (enum stage_cert)i, name, version);
+        else
+            stage_tls_up(s, (enum stage_cert)i);
+        return;
+    }
+    fail_msg("unknown certificate %s", arg);
 }
 
 static void want_verify(struct stage *s, const char *arg)
@@ -306,6 +344,8 @@ static bool take(struct stage *s, const struct step *st, struct progress *at,
         stage_time(s, duration(arg));
     else if (strcmp(w, "policy") == 0)
         stage_config(s, st->cfg);
+    else if (strcmp(w, "sent") == 0)
+        stage_sent(s);
     else if (strcmp(w, "drain") == 0)
         stage_kind(s, EV_DRAIN, "we stop");
     else if (strcmp(w, "lost") == 0)
@@ -325,6 +365,30 @@ static void expect(const struct script *sc, const struct step *st, const struct 
     at->seen += !nothing;
 }
 
+static bool carries(const struct stage *s, const char *arg)
+{
+    char local[256], remote[256];
+    assert_int_equal(sscanf(arg, "%255s %255s", local, remote), 2);
+    return s2s_in_carries(&s->in, str_c(local), str_c(remote));
+}
+
+/* What the driver looks at in the machine. False: it is no such line. */
+static bool look(const struct script *sc, const struct step *st, const struct stage *s, bool strict)
+{
+    const char *broken = s->outgoing ? s->out.bidi_broken : s->in.bidi_broken, *w = st->word;
+    if (strcmp(w, "carries") == 0 || strcmp(w, "one-way") == 0) {
+        if (strict && carries(s, st->text) != (w[0] == 'c'))
+            fail_msg("%s:%u: not so", sc->name, st->line);
+        return true;
+    }
+    if (strcmp(w, "broken") != 0)
+        return false;
+    broken = broken ? broken : "NOTHING";
+    if (strict && fnmatch(st->text, broken, FNM_NOESCAPE) != 0)
+        fail_msg("%s:%u: expected\n  %s\nbut got\n  %s", sc->name, st->line, st->text, broken);
+    return true;
+}
+
 /* One step, or one expectation. */
 static void play(const struct script *sc, struct step *st, struct stage *s, struct progress *at,
                  const struct manner *how)
@@ -337,7 +401,7 @@ static void play(const struct script *sc, struct step *st, struct stage *s, stru
                  s->lines[at->seen]);
     if (expects && strict)
         expect(sc, st, s, at);
-    else if (!expects && !take(s, st, at, how))
+    else if (!expects && !look(sc, st, s, strict) && !take(s, st, at, how))
         fail_msg("%s:%u: no such step: %s", sc->name, st->line, st->word);
     if (s->wrong != NULL)
         fail_msg("%s:%u (piece %zu, cut %zu, fail %lu): broken: %s", sc->name, st->line, how->piece,

@@ -45,7 +45,9 @@ static void answer(struct pkt *p, const char *name, enum dns_rr type)
 {
     bool srv = type == DNS_RR_SRV;
     const size_t prefix = sizeof DNS_SRV_PREFIX - 1;
-    const struct name *v = find(srv ? name + prefix : name, !srv);
+    const struct name *v = NULL; /* nobody here has direct TLS */
+    if (!srv || strncmp(name, DNS_SRV_PREFIX, prefix) == 0)
+        v = find(srv ? name + prefix : name, !srv);
     struct ip ip;
     pkt_response(p, 0, v == NULL ? 3 : 0, name, (unsigned)type);
     if (v == NULL || (srv && v->host == NULL) || type == DNS_RR_AAAA) {
@@ -68,7 +70,7 @@ static void on_due(struct timer *t)
         answer(&p, c->name, c->type);
         message = pkt_view(&p);
     }
-    c->done(c->arg, c->type, c->reply, message);
+    c->done(c->arg, c->reply, message);
 }
 
 struct cares *cares_ask(struct loop *loop, const struct cares_options *opt, const char *name,

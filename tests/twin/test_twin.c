@@ -20,7 +20,7 @@ static uint64_t setting(const char *name, uint64_t otherwise)
 }
 
 struct sums {
-    size_t stanzas, arrived, bounced, dropped, lost, late;
+    size_t stanzas, arrived, bounced, dropped, lost, late, back;
 };
 
 static bool run_seed(uint64_t seed, struct sums *sums)
@@ -38,6 +38,7 @@ static bool run_seed(uint64_t seed, struct sums *sums)
     sums->dropped += l.dropped;
     sums->lost += l.lost;
     sums->late += l.late;
+    sums->back += t.back;
     if (failure[0] != '\0')
         fprintf(stderr, "TWIN_SEED=%llu: %s\n", (unsigned long long)seed, failure);
     return failure[0] == '\0';
@@ -53,9 +54,11 @@ static void test_seeds(void **state)
         failed += !run_seed(seed, &sums);
     fprintf(stderr,
             "%zu stanzas: %zu arrived, %zu bounced, %zu dropped, %zu lost with their"
-            " connection, %zu late\n",
-            sums.stanzas, sums.arrived, sums.bounced, sums.dropped, sums.lost, sums.late);
+            " connection, %zu late; %zu went by a stream that came in\n",
+            sums.stanzas, sums.arrived, sums.bounced, sums.dropped, sums.lost, sums.late,
+            sums.back);
     assert_int_equal(failed, 0);
+    assert_true(one != 0 || sums.back > 0);
 }
 
 /* ---- what the seeds have found ----------------------------------------------------------------
@@ -76,6 +79,7 @@ static void open_calm(struct twin *t)
     for (int i = 0; i < 2; i++) {
         t->site[i].mode = SECURITY_TLS_OPTIONAL;
         t->site[i].tight = false;
+        t->site[i].bidi = false;
     }
 }
 
@@ -160,6 +164,7 @@ static bool run_short_of_memory(unsigned long n, unsigned long more)
     static struct twin t;
     struct wire *w;
     open_calm(&t);
+    t.site[0].bidi = t.site[1].bidi = n % 2;
     t.net.slow = 50;
     t.ledger.no_memory = true;
     watch_fail_allocations(0, n, more);

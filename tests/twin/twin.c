@@ -121,8 +121,8 @@ static struct gateway_config *configure(const struct twin *t, int i)
     struct buf text = BUF_INIT(CONFIG_MAX), errors = BUF_INIT(CONFIG_MAX);
     const char *cert = "certificate = \"id.pem\"; key = \"id.pem\";";
     char file[128];
-    buf_printf(&text, "security_mode = \"%s\"; privacy_mode = \"off\";\n",
-               policy_security_name(s->mode));
+    buf_printf(&text, "security_mode = \"%s\"; privacy_mode = \"off\"; bidi = %s;\n",
+               policy_security_name(s->mode), s->bidi ? "true" : "false");
     buf_printf(&text, "domains = ({ name = \"%s\"; %s }, { name = \"%s\"; %s });\n",
                ledger_domains[2 * i], cert, ledger_domains[2 * i + 1], cert);
     buf_puts(&text, "dialback = { secret_file = \"dialback.secret\"; };\n");
@@ -278,6 +278,7 @@ void twin_open(struct twin *t, uint64_t seed)
     for (int i = 0; i < 2; i++) {
         t->site[i].mode = some_mode(&t->net);
         t->site[i].tight = net_chance(&t->net, 250);
+        t->site[i].bidi = net_chance(&t->net, 750);
         t->net.address = (struct ip){{127, 0, 0, 1}, 4};
         if (!inside_open(&t->site[i].in, &t->ledger, i, at[i], component[i], "inside and outside",
                          t->log))
@@ -489,6 +490,7 @@ static void busy_operators(struct twin *t)
         s->mode = some_mode(n);
         s->dns = net_chance(n, 200) ? net_below(n, 2) : s->dns;
         s->tight = net_chance(n, 250);
+        s->bidi = net_chance(n, 200) ? !s->bidi : s->bidi;
         twin_reload(t, i);
     }
     if (net_chance(n, t->weather.restart))

@@ -19,6 +19,7 @@ struct site {
     enum security_mode mode;
     unsigned dns; /* which of the DNS servers is configured */
     bool tight;   /* small queues */
+    bool bidi;
     size_t held;  /* bytes that the link held at the last reload: maybe more than is allowed now */
     bool running, draining, drained;
     uint64_t drain_began;
@@ -48,6 +49,7 @@ struct twin {
     unsigned evil_step;
     char evil_seen[4096];
     size_t rounds;
+    size_t back; /* stanzas that went out on a stream that came in */
 };
 
 /* What the process needs once: keys and secrets in a folder of its own, a generator for OpenSSL. */

@@ -127,6 +127,21 @@ struct span __wrap_bounce_stanza(const struct stanza *st, enum content_ns target
                                  const char *condition, const char *text);
 void __wrap_loop_close(struct loop *l);
 
+/* I3 on an incoming stream: behind TLS, and for pairs that are proven there. */
+static void check_carrier(const struct site *s, const struct conn *c, struct str stanza)
+{
+    LIST_FOREACH (&s->w.world.in_proven, n, next) {
+        const struct in_session *in = CONTAINER_OF(n, struct in_session, node);
+        if (in->s.conn != c)
+            continue;
+        twin->back++;
+        if (!in->m.bidi || !conn_encrypted(c) || in->m.state != S2S_IN_SECURE ||
+            authz_first(&in->m.authz, AUTHZ_VALID) == NULL)
+            ledger_fail(&twin->ledger, "a stanza goes back where it must not: %.*s",
+                        STR_ARG(stanza));
+    }
+}
+
 /* I3: nothing goes out in clear where TLS must be, nor for a pair that is not proven. */
 static void check_hand_over(const struct site *s, const struct conn *c, struct str stanza)
 {
@@ -147,8 +162,10 @@ static void check_hand_over(const struct site *s, const struct conn *c, struct s
 bool __wrap_conn_send_stanza(struct conn *c, struct span stanza)
 {
     for (int i = 0; i < 2; i++)
-        if (twin->site[i].running)
+        if (twin->site[i].running) {
             check_hand_over(&twin->site[i], c, stanza.s);
+            check_carrier(&twin->site[i], c, stanza.s);
+        }
     bool error = false;
     size_t number = ledger_number(&twin->ledger, stanza.s, &error);
     int side = 0;
@@ -183,14 +200,29 @@ void __wrap_conn_close(struct conn *c, bool abort, uint64_t linger_ms)
     __real_conn_close(c, abort, linger_ms);
 }
 
-static const struct in_session *delivering(const struct worker *w)
+/* The stream that a stanza comes from just now. */
+struct source_of_stanza {
+    const struct authz *authz;
+    bool may; /* in clear only where that is allowed; out only with bidi */
+};
+
+static struct source_of_stanza delivering(const struct worker *w, struct str remote)
 {
     const struct list *all[] = {&w->world.in_proven, &w->world.in_unproven};
+    bool tls = policy_security(w->cfg, remote) == SECURITY_TLS_REQUIRED;
     for (int i = 0; i < 2; i++)
-        LIST_FOREACH (all[i], n, next)
-            if (CONTAINER_OF(n, struct in_session, node)->s.busy)
-                return CONTAINER_OF(n, struct in_session, node);
-    return NULL;
+        LIST_FOREACH (all[i], n, next) {
+            const struct in_session *in = CONTAINER_OF(n, struct in_session, node);
+            if (in->s.busy)
+                return (struct source_of_stanza){&in->m.authz, !tls || in->m.encrypted ||
+                                                                   in->m.state == S2S_IN_CLOSING};
+        }
+    LIST_FOREACH (&w->world.out, n2, next2) {
+        const struct out_session *o = CONTAINER_OF(n2, struct out_session, node);
+        if (o->s.busy)
+            return (struct source_of_stanza){&o->m.authz, o->m.encrypted && o->m.bidi};
+    }
+    return (struct source_of_stanza){NULL, false};
 }
 
 /* I1, I2: only for a pair that is valid on this very stream, and not in clear where TLS must be. */
@@ -198,16 +230,15 @@ void __wrap_switch_inward(struct worker *w, const struct stanza *st, struct str 
                           struct str remote)
 {
     struct ledger *l = &twin->ledger;
-    const struct in_session *in = delivering(w);
-    const struct authz_pair *p = in ? authz_find(&in->m.authz, local, remote) : NULL;
+    const struct source_of_stanza from = delivering(w, remote);
+    const struct authz_pair *p = from.authz ? authz_find(from.authz, local, remote) : NULL;
     bool error = false;
     size_t number = ledger_number(l, st->span.s, &error);
     if (p == NULL || p->state != AUTHZ_VALID)
         ledger_fail(l, "delivered for a pair that is not proven: %.*s %.*s", STR_ARG(remote),
                     STR_ARG(local));
-    else if (policy_security(w->cfg, remote) == SECURITY_TLS_REQUIRED && !in->m.encrypted &&
-             in->m.state != S2S_IN_CLOSING)
-        ledger_fail(l, "taken in clear although TLS is required");
+    else if (!from.may)
+        ledger_fail(l, "taken in clear although TLS is required, or on a stream of one way");
     if (number == 0)
         ledger_fail(l, "a stanza of nobody's passed: %.*s", (int)st->span.s.n, st->span.s.p);
     else
@@ -282,6 +313,11 @@ static void check_streams_out(struct twin *t, const struct worker *w)
             continue;
         size_t here = stanzas_in(o->s.conn);
         writing += here;
+    }
+    LIST_FOREACH (&w->world.in_proven, n2, next2) {
+        const struct in_session *in = CONTAINER_OF(n2, struct in_session, node);
+        if (!in->s.over && in->s.conn != NULL)
+            writing += stanzas_in(in->s.conn);
     }
     if (writing != w->n.outward.writing)
         ledger_fail(&t->ledger, "writing says %llu, the streams hold %zu",

@@ -3,6 +3,8 @@
 #define TESTS_UNIT_CERTS_H
 
 #include <openssl/pem.h>
+#include <openssl/rsa.h>
+#include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,10 +26,12 @@ struct wish {
     const char *name;        /* CN */
     const char *san;         /* as openssl.cnf has it */
     GENERAL_NAMES *names;    /* the same for what no text can say; taken */
-    const char *eku;
-    long from, to; /* seconds from now; both 0: now and a day around */
-    bool leaf;     /* self-signed, but no CA */
-    bool ca;       /* an issuer, though not self-signed */
+    const char *eku, *ku;
+    const EVP_MD *digest; /* of the signature; NULL: SHA-256 */
+    unsigned rsa_bits;    /* 0: an EC key, P-256 */
+    long from, to;        /* seconds from now; both 0: now and a day around */
+    bool leaf;            /* self-signed, but no CA */
+    bool ca;              /* an issuer, though not self-signed */
 };
 
 static inline void add_ext(X509 *x, X509 *issuer, int nid, const char *value)
@@ -42,7 +46,7 @@ static inline void add_ext(X509 *x, X509 *issuer, int nid, const char *value)
 
 static inline struct issued issue(struct wish w)
 {
-    struct issued r = {X509_new(), EVP_EC_gen("P-256")};
+    struct issued r = {X509_new(), w.rsa_bits > 0 ? EVP_RSA_gen(w.rsa_bits) : EVP_EC_gen("P-256")};
     assert_true(r.x != NULL && r.key != NULL);
     const bool now = w.from == 0 && w.to == 0;
     X509_set_version(r.x, X509_VERSION_3);
@@ -63,7 +67,10 @@ static inline struct issued issue(struct wish w)
     GENERAL_NAMES_free(w.names);
     if (w.eku != NULL)
         add_ext(r.x, issuer, NID_ext_key_usage, w.eku);
-    assert_true(X509_sign(r.x, w.by != NULL ? w.by->key : r.key, EVP_sha256()) > 0);
+    if (w.ku != NULL)
+        add_ext(r.x, issuer, NID_key_usage, w.ku);
+    const EVP_MD *digest = w.digest != NULL ? w.digest : EVP_sha256();
+    assert_true(X509_sign(r.x, w.by != NULL ? w.by->key : r.key, digest) > 0);
     return r;
 }
 
@@ -97,6 +104,30 @@ static inline void write_key(char path[96], const char *dir, const char *name, E
     fclose(f);
 }
 
+/* Adds a list of `by` to an open file: `v` were revoked two days ago. `next`: seconds from now. */
+static inline void put_crl(FILE *f, const struct issued *by, X509 *const *v, size_t n, long next)
+{
+    X509_CRL *crl = X509_CRL_new();
+    ASN1_TIME *at = X509_gmtime_adj(NULL, -3 * DAY);
+    X509_CRL_set_version(crl, 1);
+    X509_CRL_set_issuer_name(crl, X509_get_subject_name(by->x));
+    X509_CRL_set1_lastUpdate(crl, at);
+    X509_gmtime_adj(at, next);
+    X509_CRL_set1_nextUpdate(crl, at);
+    X509_gmtime_adj(at, -2 * DAY);
+    for (size_t i = 0; i < n; i++) {
+        X509_REVOKED *r = X509_REVOKED_new();
+        X509_REVOKED_set_serialNumber(r, X509_get_serialNumber(v[i]));
+        X509_REVOKED_set_revocationDate(r, at);
+        assert_int_equal(X509_CRL_add0_revoked(crl, r), 1);
+    }
+    X509_CRL_sort(crl);
+    assert_true(X509_CRL_sign(crl, by->key, EVP_sha256()) > 0);
+    assert_int_equal(PEM_write_X509_CRL(f, crl), 1);
+    ASN1_TIME_free(at);
+    X509_CRL_free(crl);
+}
+
 /* ---- two engines ----------------------------------------------------------------------------- */
 
 static inline struct tls_ctx *ctx_of(struct tls_settings s)
@@ -112,12 +143,13 @@ static inline struct tls_ctx *ctx_of(struct tls_settings s)
 static inline struct tls_ctx *make_ctx(const struct tls_identity *id, size_t n, const char *ca,
                                        int minimum)
 {
-    return ctx_of((struct tls_settings){id, n, ca, minimum, false});
+    return ctx_of((struct tls_settings){
+        .identities = id, .nidentities = n, .ca_file = ca, .minimum = minimum});
 }
 
 static inline struct tls_ctx *selfsigned_ctx(const char *domain, int minimum)
 {
-    struct tls_identity id = {domain, NULL, NULL};
+    struct tls_identity id = {.domain = domain};
     return make_ctx(&id, 1, NULL, minimum);
 }
 
@@ -159,6 +191,68 @@ static inline void pair_free(struct pair *p)
 {
     tls_engine_free(p->client);
     tls_engine_free(p->server);
+}
+
+/* ---- an engine and OpenSSL itself -------------------------------------------------------------
+ */
+
+struct stranger {
+    SSL_CTX *ctx;
+    SSL *ssl;
+};
+
+/* A peer that takes anything. `leaf` NULL: it shows nothing; `between`: sent along. */
+static inline struct stranger stranger_new(bool server, int version, const struct issued *leaf,
+                                           const struct issued *between)
+{
+    struct stranger s = {SSL_CTX_new(server ? TLS_server_method() : TLS_client_method()), NULL};
+    SSL_CTX_set_min_proto_version(s.ctx, version);
+    SSL_CTX_set_max_proto_version(s.ctx, version);
+    SSL_CTX_set_security_level(s.ctx, 0);
+    SSL_CTX_set_mode(s.ctx, SSL_MODE_NO_AUTO_CHAIN);
+    STACK_OF(X509) *chain = sk_X509_new_null();
+    if (between != NULL)
+        sk_X509_push(chain, between->x);
+    if (leaf != NULL)
+        assert_int_equal(SSL_CTX_use_cert_and_key(s.ctx, leaf->x, leaf->key, chain, 1), 1);
+    sk_X509_free(chain);
+    return s;
+}
+
+/* The first or the next connection of it. */
+static inline void stranger_connect(struct stranger *s, bool server)
+{
+    SSL_free(s->ssl);
+    s->ssl = SSL_new(s->ctx);
+    SSL_set_bio(s->ssl, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+    if (server)
+        SSL_set_accept_state(s->ssl);
+    else
+        SSL_set_connect_state(s->ssl);
+}
+
+static inline void stranger_free(struct stranger *s)
+{
+    SSL_free(s->ssl);
+    SSL_CTX_free(s->ctx);
+}
+
+/* Until nobody has more to say; what the engine makes of it. */
+static inline enum tls_result against(SSL *s, struct tls_engine *e)
+{
+    enum tls_result r = TLS_WANT_WIRE;
+    for (int i = 0; i < 10; i++) {
+        char b[16384];
+        int n;
+        SSL_do_handshake(s);
+        while ((n = BIO_read(SSL_get_wbio(s), b, sizeof b)) > 0)
+            assert_true(tls_engine_put_wire(e, (struct str){b, (size_t)n}));
+        r = tls_engine_handshake(e);
+        struct str w = tls_engine_wire(e);
+        BIO_write(SSL_get_rbio(s), w.p, (int)w.n);
+        tls_engine_wire_taken(e, w.n);
+    }
+    return r;
 }
 
 #endif

@@ -97,6 +97,11 @@ static void test_kind_and_subject(void **state)
     alarm_clear_all(&b.a, "link.", "nobody", 1);
     alarm_clear_all(&b.a, "", "a", 1);
     assert_int_equal(b.a.list.count, 1);
+    alarm_raise(&b.a, "link.connect", "c", "x", 0);
+    alarm_raise(&b.a, "link.connected", "c", "x", 0);
+    alarm_clear_kind(&b.a, "link.connect", 1); /* whomever it concerns */
+    assert_int_equal(b.a.list.count, 1);
+    assert_string_equal(nth(&b, 0)->kind, "link.connected");
     finish(&b);
 }
 

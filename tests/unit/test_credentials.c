@@ -69,7 +69,7 @@ static enum trust_reason verdict(struct credentials_settings s, const char *cert
                                  const char *key)
 {
     struct credentials c = made(s);
-    struct tls_identity id = {"peer", certificate, key};
+    struct tls_identity id = {.domain = "peer", .certificate = certificate, .key = key};
     struct tls_ctx *theirs = make_ctx(&id, 1, NULL, 0x0303);
     struct pair p = shake(theirs, NULL, NULL, c.tls, NULL, 4096);
     assert_int_equal(p.sr, TLS_OK);
@@ -109,7 +109,7 @@ static void test_authlist(void **state)
     struct office o;
     office_open(&o);
     struct credentials_settings s = ours(&o, LINK_AUTH_TLS);
-    struct tls_identity id = {"peer", o.peer, o.peer_key};
+    struct tls_identity id = {.domain = "peer", .certificate = o.peer, .key = o.peer_key};
     struct buf text = BUF_INIT(4096), errors = BUF_INIT(4096);
     assert_true(tls_identity_describe(&id, &text, &errors));
     char *line = strstr(text.p, "sha256"); /* as one operator reads it out to another */

@@ -110,13 +110,34 @@ static void test_cut(void **state)
     assert_true(datetime_parse(STR(whole), &ms));
 }
 
+static void test_text(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t at;
+        const char *want; /* "": a year that has not four digits */
+    } rows[] = {{0, "1970-01-01T00:00:00Z"},
+                {-1, "1969-12-31T23:59:59Z"},
+                {INT64_C(1166551115000), "2006-12-19T17:58:35Z"},
+                {INT64_C(1166551115999), "2006-12-19T17:58:35Z"},
+                {INT64_C(253402300799999), "9999-12-31T23:59:59Z"},
+                {INT64_C(253402300800000), ""},
+                {INT64_C(-30610224000000), "1000-01-01T00:00:00Z"},
+                {INT64_C(-30610224000001), ""},
+                {INT64_MAX, ""},
+                {INT64_MIN, ""}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char text[DATETIME_TEXT];
+        assert_ptr_equal(datetime_text(rows[i].at, text), text);
+        assert_string_equal(text, rows[i].want);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),
-        cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_calendar),
-        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_good), cmocka_unit_test(test_bad),  cmocka_unit_test(test_calendar),
+        cmocka_unit_test(test_cut),  cmocka_unit_test(test_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -65,6 +65,21 @@ static void test_no_ambiguity(void **state)
     assert_string_not_equal(a, b);
 }
 
+/* For operators to compare: the same for the same, and nothing of the secret or its hash in it. */
+static void test_fingerprint(void **state)
+{
+    (void)state;
+    char a[DIALBACK_FINGERPRINT], b[DIALBACK_FINGERPRINT];
+    assert_true(dialback_fingerprint(a, STR("s3cr3tf0rd14lb4ck")));
+    assert_true(dialback_fingerprint(b, STR("s3cr3tf0rd14lb4ck")));
+    /* (printf 'sallyport dialback secret '; printf s3cr3tf0rd14lb4ck | sha256sum | head -c 64) |
+     * sha256sum | head -c 16 */
+    assert_string_equal(a, "73:9D:70:F3:3B:2E:30:E7");
+    assert_string_equal(a, b);
+    assert_true(dialback_fingerprint(b, STR("s3cr3tf0rd14lb4cK")));
+    assert_string_not_equal(a, b);
+}
+
 /* ---- elements -------------------------------------------------------------------------------- */
 
 static struct framer *framer;
@@ -175,6 +190,7 @@ int main(void)
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_check),
         cmocka_unit_test(test_no_ambiguity),
+        cmocka_unit_test(test_fingerprint),
         cmocka_unit_test_teardown(test_read, drop_framer),
         cmocka_unit_test_teardown(test_write, drop_framer),
     };

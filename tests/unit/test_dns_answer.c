@@ -365,6 +365,84 @@ static void test_many(void **state)
     assert_int_equal(a.u.ip[63].bytes[3], 63);
 }
 
+#define TLSA_NAME "_5269._tcp.h.lab"
+
+static void test_tlsa(void **state)
+{
+    (void)state;
+    struct pkt p;
+    pkt_response(&p, 1, 0, TLSA_NAME, DNS_RR_TLSA);
+    pkt_tlsa(&p, "_5269._TCP.H.lab", 70, 3, 1, 1, 0xab, 32);
+    pkt_tlsa(&p, TLSA_NAME, 60, 255, 254, 253, 0, 1); /* what it means is not looked at here */
+    pkt_tlsa(&p, "_5269._tcp.other.lab", 60, 3, 1, 1, 0, 32);
+    struct dns_answer a = read_pkt(&p, TLSA_NAME, DNS_RR_TLSA);
+    assert_int_equal(a.kind, DNS_ANSWER_RECORDS);
+    assert_int_equal(a.n, 2);
+    assert_int_equal(a.ttl, 60);
+    const struct tlsa *t = a.u.tlsa;
+    assert_true(t[0].usage == 3 && t[0].selector == 1 && t[0].matching == 1 && t[0].n == 32);
+    assert_true(t[0].data[0] == 0xab && t[0].data[31] == 0xab);
+    assert_true(t[1].usage == 255 && t[1].selector == 254 && t[1].matching == 253 && t[1].n == 1);
+
+    pkt_response(&p, 1, 0, TLSA_NAME, DNS_RR_TLSA);
+    pkt_cname(&p, TLSA_NAME, 50, "tlsa.lab");
+    pkt_tlsa(&p, "tlsa.lab", 60, 2, 0, 1, 1, 32);
+    a = read_pkt(&p, TLSA_NAME, DNS_RR_TLSA);
+    assert_int_equal(a.n, 1);
+    assert_int_equal(a.ttl, 50);
+}
+
+/* Every length that the data may have, and some that it may not. */
+static void test_tlsa_lengths(void **state)
+{
+    (void)state;
+    struct pkt p;
+    for (size_t n = 0; n <= TLSA_DATA_MAX + 3 + 20; n++) {
+        pkt_response(&p, 1, 0, TLSA_NAME, DNS_RR_TLSA);
+        pkt_begin(&p, PKT_AN, TLSA_NAME, DNS_RR_TLSA, 5);
+        for (size_t i = 0; i < n; i++)
+            pkt_u8(&p, 3);
+        pkt_end(&p);
+        struct dns_answer a = read_pkt(&p, TLSA_NAME, DNS_RR_TLSA);
+        bool good = n > 3 && n <= TLSA_DATA_MAX + 3;
+        assert_int_equal(a.n, good);
+        assert_int_equal(a.rejected, !good);
+        assert_int_equal(a.kind, good ? DNS_ANSWER_RECORDS : DNS_ANSWER_BAD);
+        if (good)
+            assert_int_equal(a.u.tlsa[0].n, n - 3);
+    }
+}
+
+static void test_tlsa_many(void **state)
+{
+    (void)state;
+    struct pkt p;
+    pkt_response(&p, 1, 0, TLSA_NAME, DNS_RR_TLSA);
+    for (unsigned i = 0; i < 3 * TLSA_RECORDS_MAX; i++)
+        pkt_tlsa(&p, TLSA_NAME, 5, 3, 1, 1, i, 32);
+    struct dns_answer a = read_pkt(&p, TLSA_NAME, DNS_RR_TLSA);
+    assert_int_equal(a.n, TLSA_RECORDS_MAX);
+    assert_int_equal(a.u.tlsa[TLSA_RECORDS_MAX - 1].data[0], TLSA_RECORDS_MAX - 1);
+    for (size_t n = 0; n < p.n; n++)
+        assert_int_equal(read_bytes((struct str){(char *)p.b, n}, TLSA_NAME, DNS_RR_TLSA).kind,
+                         DNS_ANSWER_BAD);
+}
+
+/* The AD bit is told of every answer, and of nothing else. */
+static void test_authentic(void **state)
+{
+    (void)state;
+    struct pkt p;
+    for (unsigned flags = 0; flags < 256; flags++) {
+        good_srv(&p);
+        p.b[3] = (unsigned char)flags;
+        assert_int_equal(read_pkt(&p, SRV_NAME, DNS_RR_SRV).authentic, (flags & 0x20) != 0);
+    }
+    good_srv(&p);
+    pkt_authentic(&p);
+    assert_false(read_bytes((struct str){(char *)p.b, 11}, SRV_NAME, DNS_RR_SRV).authentic);
+}
+
 static void test_names(void **state)
 {
     (void)state;
@@ -407,6 +485,10 @@ int main(void)
         cmocka_unit_test(test_cut_everywhere),
         cmocka_unit_test(test_every_byte_changed),
         cmocka_unit_test(test_many),
+        cmocka_unit_test(test_tlsa),
+        cmocka_unit_test(test_tlsa_lengths),
+        cmocka_unit_test(test_tlsa_many),
+        cmocka_unit_test(test_authentic),
         cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -64,15 +64,21 @@ static void test_kinds(void **state)
 {
     (void)state;
     struct dns_cache *c = dns_cache_new(4, 4);
-    put(c, "a", 0, 50, "services");
-    assert_null(dns_cache_peek(c, DNS_KIND_ADDRESSES, STR("a"), 0).p);
-    struct dns_waiter w = {0};
+    static const enum dns_kind kinds[] = {DNS_KIND_SERVICES, DNS_KIND_SERVICES_PLAIN,
+                                          DNS_KIND_ADDRESSES, DNS_KIND_TLSA};
+    enum { N = sizeof kinds / sizeof *kinds };
+    struct dns_waiter w[N] = {{.question = NULL}};
     struct str v;
-    struct dns_question *q;
-    assert_int_equal(dns_cache_want(c, DNS_KIND_ADDRESSES, STR("a"), 0, &w, &v, &q),
-                     DNS_CACHE_ASK);
-    assert_ptr_equal(dns_cache_leave(&w), q);
-    dns_cache_drop(c, q);
+    struct dns_question *q[N];
+    for (size_t i = 0; i < N; i++)
+        assert_int_equal(dns_cache_want(c, kinds[i], STR("a"), 0, &w[i], &v, &q[i]), DNS_CACHE_ASK);
+    for (size_t i = 0; i < N; i++) {
+        struct list out = {0};
+        dns_cache_answer(c, q[i], 0, 50, (struct str){"0123" + i, 1}, &out);
+        dns_cache_leave(&w[i]);
+    }
+    for (size_t i = 0; i < N; i++)
+        assert_int_equal(dns_cache_peek(c, kinds[i], STR("a"), 0).p[0], '0' + i);
     dns_cache_free(c);
 }
 

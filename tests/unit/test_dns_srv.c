@@ -27,7 +27,8 @@ static bool no_random(void *ctx, unsigned char *out, size_t n)
 
 static struct dns_srv rec(unsigned priority, unsigned weight, unsigned port, const char *target)
 {
-    struct dns_srv r = {(uint16_t)priority, (uint16_t)weight, (uint16_t)port, ""};
+    struct dns_srv r = {
+        .priority = (uint16_t)priority, .weight = (uint16_t)weight, .port = (uint16_t)port};
     str_copy(r.target, sizeof r.target, str_c(target));
     return r;
 }

@@ -55,7 +55,7 @@ static void describe(const struct remote_act *a, size_t n)
         snprintf(at, room, "VERIFY:%.*s ", STR_ARG(a->request.stream_id));
         break;
     case REMOTE_DO_SEND:
-        snprintf(at, room, "SEND:%.*s ", STR_ARG(a->stanza.s));
+        snprintf(at, room, "%s:%.*s ", a->carrier ? "BACK" : "SEND", STR_ARG(a->stanza.s));
         break;
     case REMOTE_DO_BOUNCE:
         snprintf(at, room, "BOUNCE:%.*s:%s ", STR_ARG(a->stanza.s), a->condition);
@@ -69,12 +69,21 @@ static void describe(const struct remote_act *a, size_t n)
     }
 }
 
+static bool carrier_open; /* every one of them */
+
+static bool carrier_takes(void *arg, uint64_t carrier, struct str local)
+{
+    (void)arg, (void)carrier, (void)local;
+    return carrier_open;
+}
+
 /* Pulls everything; the texts of what came, each with a space behind it. */
 static const char *pull(bool writable)
 {
     struct remote_act a;
+    const struct remote_room room = {writable, carrier_takes, NULL};
     done[0] = '\0';
-    while (remote_next(r, fake.now, writable, &a)) {
+    while (remote_next(r, fake.now, &room, &a)) {
         describe(&a, strlen(done));
         span_release(&a.stanza);
     }
@@ -458,6 +467,118 @@ static void test_retry(void **state)
     assert_in_range(fail_once(), 800, 1200);
 }
 
+/* A pair that needs another way takes what waits for it along, in its order; the others stay. */
+static void test_take(void **state)
+{
+    (void)state;
+    struct span st;
+    assert_false(remote_take(r, GAMMA, &st));
+    assert_null(stanza(ALPHA, "a1"));
+    assert_null(stanza(GAMMA, "g1"));
+    assert_null(stanza(GAMMA, "g2"));
+    get_ready(1);
+    expect("PAIR:alpha.lab PAIR:gamma.lab ");
+    for (int i = 1; i < 3; i++) {
+        assert_true(remote_take(r, GAMMA, &st));
+        assert_true(str_is(st.s, i == 1 ? "g1" : "g2"));
+        span_release(&st);
+    }
+    assert_false(remote_take(r, GAMMA, &st));
+    assert_int_equal(remote_queued(r), 1);
+    remote_pair_result(r, ALPHA, PAIR_VALID, STR_NONE, fake.now);
+    expect("SEND:a1 ");
+    assert_null(stanza(GAMMA, "g3")); /* and it may be tried here again */
+    expect("PAIR:gamma.lab ");
+    remote_pair_result(r, GAMMA, PAIR_ALONE, STR_NONE, fake.now);
+    expect("BOUNCE:g3:remote-server-timeout ");
+}
+
+/* ---- carriers -------------------------------------------------------------------------------- */
+
+/* Nothing is dialled for what a carrier takes; what it does not take waits for it. */
+static void test_carrier(void **state)
+{
+    (void)state;
+    carrier_open = true;
+    assert_true(remote_carry(r, ALPHA, 7, fake.now));
+    assert_false(remote_carry(r, ALPHA, 8, fake.now));
+    assert_int_equal(remote_carrier(r, ALPHA), 7);
+    assert_int_equal(remote_carrier(r, GAMMA), 0);
+    assert_true(remote_may_send(r, ALPHA));
+    assert_false(remote_disposable(r, fake.now));
+    carrier_open = false;
+    assert_null(stanza(ALPHA, "a1"));
+    assert_null(stanza(ALPHA, "a2"));
+    assert_false(remote_may_send(r, ALPHA));
+    expect("");
+    assert_int_equal(remote_state_of(r), REMOTE_IDLE);
+    carrier_open = true;
+    expect("BACK:a1 BACK:a2 ");
+    assert_true(remote_may_send(r, ALPHA));
+    /* Another pair goes its own way meanwhile, and its failure is not this one's. */
+    assert_null(stanza(GAMMA, "g1"));
+    expect("RESOLVE ");
+    carrier_open = false;
+    assert_null(stanza(ALPHA, "a3"));
+    remote_resolve_failed(r, STR("no such domain"), fake.now);
+    expect("BOUNCE:g1:remote-server-not-found ");
+    assert_null(stanza(ALPHA, "a4"));
+    carrier_open = true;
+    expect("BACK:a3 BACK:a4 ");
+    remote_uncarry(r, ALPHA, 6, fake.now); /* another one */
+    assert_int_equal(remote_carrier(r, ALPHA), 7);
+    remote_uncarry(r, ALPHA, 7, fake.now);
+    assert_string_equal(stanza(ALPHA, "a5"), "remote-server-not-found"); /* the back-off */
+}
+
+/* What it gives back and what waited behind it go by a stream of our own, in order. */
+static void test_carrier_ends(void **state)
+{
+    (void)state;
+    carrier_open = true;
+    assert_true(remote_carry(r, ALPHA, 7, fake.now));
+    carrier_open = false;
+    assert_null(stanza(ALPHA, "a3"));
+    assert_true(remote_unsent(r, ALPHA, STR("a2"), fake.now));
+    assert_true(remote_unsent(r, ALPHA, STR("a1"), fake.now));
+    expect("");
+    remote_uncarry(r, ALPHA, 7, fake.now);
+    assert_false(remote_carry(r, ALPHA, 8, fake.now)); /* they wait for the other way */
+    get_ready(1);
+    expect("PAIR:alpha.lab ");
+    assert_false(remote_carry(r, ALPHA, 8, fake.now));
+    remote_pair_result(r, ALPHA, PAIR_VALID, STR_NONE, fake.now);
+    expect("SEND:a1 SEND:a2 SEND:a3 ");
+    assert_false(remote_carry(r, ALPHA, 8, fake.now)); /* the stream carries it */
+    assert_true(remote_carry(r, GAMMA, 8, fake.now));  /* and not this one */
+    lose();
+    expect("");
+    assert_true(remote_carry(r, ALPHA, 8, fake.now));
+}
+
+/* Back-off bounces what a carrier has given back; waiting too long does for what waits for it. */
+static void test_carrier_fails(void **state)
+{
+    (void)state;
+    carrier_open = false;
+    assert_null(stanza(GAMMA, "g1"));
+    expect("RESOLVE ");
+    remote_resolve_failed(r, STR("no such domain"), fake.now);
+    expect("BOUNCE:g1:remote-server-not-found ");
+    assert_true(remote_carry(r, ALPHA, 7, fake.now));
+    assert_null(stanza(ALPHA, "a1"));
+    remote_uncarry(r, ALPHA, 7, fake.now);
+    expect("BOUNCE:a1:remote-server-not-found ");
+    pass(5000);
+    assert_true(remote_carry(r, ALPHA, 9, fake.now));
+    assert_null(stanza(ALPHA, "a2"));
+    uint64_t due = 0;
+    assert_true(remote_due(r, &due));
+    assert_int_equal(due, fake.now + settings.queue_ms);
+    pass(settings.queue_ms);
+    expect("BOUNCE:a2:remote-server-timeout ");
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
@@ -467,6 +588,8 @@ int main(void)
         T(test_invalid),        T(test_lost_stream),      T(test_fruitless),
         T(test_useless_target), T(test_late_return),      T(test_reset),
         T(test_backoff),        T(test_success_forgives), T(test_retry),
+        T(test_take),           T(test_carrier),          T(test_carrier_ends),
+        T(test_carrier_fails),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -55,33 +55,45 @@ static int drop_framer(void **state)
 #define DB_NS     "xmlns='urn:xmpp:features:dialback'"
 #define SASL(m)                                                                                    \
     "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>" m "</mechanism></"          \
-                                                                         "mechanisms>"
+    "mechanisms>"
+
+#define LIMITS(inside) "<limits xmlns='urn:xmpp:stream-limits:0'>" inside "</limits>"
 
 static void test_features(void **state)
 {
     (void)state;
     static const struct {
         const char *xml;
-        struct stream_features f; /* starttls, required, dialback, errors, external */
+        struct stream_features
+            f; /* starttls, required, dialback, errors, external, bytes, ms, bidi */
     } rows[] = {
-        {"<stream:features/>", {0, 0, 0, 0, 0}},
+        {"<stream:features/>", {0, 0, 0, 0, 0, 0, 0, 0}},
         /* as Prosody says it, in clear and encrypted */
-        {F("<starttls " TLS_NS "><required/></starttls>"), {1, 1, 0, 0, 0}},
+        {F("<starttls " TLS_NS "><required/></starttls>"), {1, 1, 0, 0, 0, 0, 0, 0}},
         {F("<dialback " DB_NS "/><limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>524288"
            "</max-bytes></limits>"),
-         {0, 0, 1, 0, 0}},
-        {F(SASL("EXTERNAL") "<dialback " DB_NS "/>"), {0, 0, 1, 0, 1}},
+         {0, 0, 1, 0, 0, 524288, 0, 0}},
+        {F(SASL("EXTERNAL") "<dialback " DB_NS "/>"), {0, 0, 1, 0, 1, 0, 0, 0}},
         /* as ejabberd says it */
-        {F("<starttls " TLS_NS "/><dialback " DB_NS "><errors/></dialback>"), {1, 0, 1, 1, 0}},
-        {F("<starttls " TLS_NS "><optional/></starttls>"), {1, 0, 0, 0, 0}},
-        {F(SASL("PLAIN")), {0, 0, 0, 0, 0}},
-        {F(SASL("\n EXTERNAL\n ")), {0, 0, 0, 0, 1}},
+        {F("<starttls " TLS_NS "/><dialback " DB_NS "><errors/></dialback>"),
+         {1, 0, 1, 1, 0, 0, 0, 0}},
+        {F("<starttls " TLS_NS "><optional/></starttls>"), {1, 0, 0, 0, 0, 0, 0, 0}},
+        {F(SASL("PLAIN")), {0, 0, 0, 0, 0, 0, 0, 0}},
+        {F(SASL("\n EXTERNAL\n ")), {0, 0, 0, 0, 1, 0, 0, 0}},
         /* the right names in the wrong place or namespace */
-        {F("<starttls xmlns='u'><required/></starttls>"), {0, 0, 0, 0, 0}},
-        {F("<x xmlns='u'><starttls " TLS_NS "/></x>"), {0, 0, 0, 0, 0}},
-        {F("<starttls " TLS_NS "/><required " TLS_NS "/>"), {1, 0, 0, 0, 0}},
-        {F("<dialback " DB_NS "/><errors " DB_NS "/>"), {0, 0, 1, 0, 0}},
-        {F("<x xmlns='u'><mechanism>EXTERNAL</mechanism></x>"), {0, 0, 0, 0, 0}},
+        {F("<starttls xmlns='u'><required/></starttls>"), {0, 0, 0, 0, 0, 0, 0, 0}},
+        {F("<x xmlns='u'><starttls " TLS_NS "/></x>"), {0, 0, 0, 0, 0, 0, 0, 0}},
+        {F("<starttls " TLS_NS "/><required " TLS_NS "/>"), {1, 0, 0, 0, 0, 0, 0, 0}},
+        {F("<dialback " DB_NS "/><errors " DB_NS "/>"), {0, 0, 1, 0, 0, 0, 0, 0}},
+        {F(LIMITS("<max-bytes> 10000\n</max-bytes><idle-seconds>60</idle-seconds>")),
+         {0, 0, 0, 0, 0, 10000, 60000, 0}},
+        {F(LIMITS("<max-bytes>99999999999999999999999</max-bytes>")),
+         {0, 0, 0, 0, 0, UINT32_MAX, 0, 0}},
+        {F(LIMITS("<max-bytes>-1</max-bytes><idle-seconds/>")), {0, 0, 0, 0, 0, 0, 0, 0}},
+        {F("<max-bytes xmlns='urn:xmpp:stream-limits:0'>1</max-bytes>"), {0, 0, 0, 0, 0, 0, 0, 0}},
+        {F("<bidi xmlns='urn:xmpp:features:bidi'/>"), {0, 0, 0, 0, 0, 0, 0, 1}},
+        {F("<bidi xmlns='urn:xmpp:bidi'/>"), {0, 0, 0, 0, 0, 0, 0, 0}},
+        {F("<x xmlns='u'><mechanism>EXTERNAL</mechanism></x>"), {0, 0, 0, 0, 0, 0, 0, 0}},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct stream_features got;
@@ -91,6 +103,9 @@ static void test_features(void **state)
         assert_int_equal(got.dialback, rows[i].f.dialback);
         assert_int_equal(got.dialback_errors, rows[i].f.dialback_errors);
         assert_int_equal(got.external, rows[i].f.external);
+        assert_int_equal(got.max_bytes, rows[i].f.max_bytes);
+        assert_int_equal(got.idle_ms, rows[i].f.idle_ms);
+        assert_int_equal(got.bidi, rows[i].f.bidi);
     }
     struct stream_features none;
     assert_false(stream_read_features(parse("<features/>"), &none));

@@ -120,23 +120,6 @@ static SSL *plain_client(SSL_CTX **ctx, int version, const char *ciphers)
     return s;
 }
 
-static enum tls_result against(SSL *s, struct tls_engine *e)
-{
-    enum tls_result r = TLS_WANT_WIRE;
-    for (int i = 0; i < 10; i++) {
-        char b[16384];
-        int n;
-        SSL_do_handshake(s);
-        while ((n = BIO_read(SSL_get_wbio(s), b, sizeof b)) > 0)
-            assert_true(tls_engine_put_wire(e, (struct str){b, (size_t)n}));
-        r = tls_engine_handshake(e);
-        struct str w = tls_engine_wire(e);
-        BIO_write(SSL_get_rbio(s), w.p, (int)w.n);
-        tls_engine_wire_taken(e, w.n);
-    }
-    return r;
-}
-
 static void one_client(int version, const char *ciphers, enum tls_result want, const char *text)
 {
     struct tls_ctx *c = selfsigned_ctx("beta.lab", TLS1_2_VERSION);
@@ -173,6 +156,34 @@ static void test_old_clients(void **state)
     one_client(TLS1_1_VERSION, NULL, TLS_ERROR, "no TLS version in common");
     one_client(TLS1_2_VERSION, "AES128-GCM-SHA256:ECDHE-ECDSA-AES128-SHA256", TLS_ERROR,
                "no cipher suite in common");
+}
+
+/* RFC 9325 3.3 (compression), 3.4 (tickets), 3.5 (renegotiation), 4.1 and 4.2 (suites), for both
+ * roles. */
+static void test_settings(void **state)
+{
+    (void)state;
+    const uint64_t off = SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET;
+    struct tls_ctx *c = selfsigned_ctx("alpha.lab", TLS1_2_VERSION);
+    for (int server = 0; server <= 1; server++) {
+        SSL_CTX *ctx = tls_ctx_pick(c, server, "alpha.lab");
+        STACK_OF(SSL_CIPHER) *suites = SSL_CTX_get_ciphers(ctx);
+        assert_true(sk_SSL_CIPHER_num(suites) >= 5);
+        for (int i = 0; i < sk_SSL_CIPHER_num(suites); i++) {
+            const SSL_CIPHER *s = sk_SSL_CIPHER_value(suites, i);
+            const int kx = SSL_CIPHER_get_kx_nid(s);
+            if (!SSL_CIPHER_is_aead(s) || (kx != NID_kx_ecdhe && kx != NID_kx_any) ||
+                SSL_CIPHER_get_auth_nid(s) == NID_auth_null || SSL_CIPHER_get_bits(s, NULL) < 128)
+                fail_msg("%s", SSL_CIPHER_get_name(s));
+        }
+        assert_int_equal(SSL_CTX_get_options(ctx) & off, off);
+        assert_int_equal(SSL_CTX_get_min_proto_version(ctx), TLS1_2_VERSION);
+        assert_int_equal(SSL_CTX_get_num_tickets(ctx), 0);
+        assert_int_equal(SSL_CTX_get_session_cache_mode(ctx), SSL_SESS_CACHE_OFF);
+        assert_true(SSL_CTX_get_security_level(ctx) >= 2);
+        assert_int_equal(SSL_CTX_get_verify_mode(ctx), SSL_VERIFY_PEER); /* asked, not demanded */
+    }
+    tls_ctx_unref(c);
 }
 
 static void test_not_tls(void **state)
@@ -269,18 +280,19 @@ static void assert_verdict(const struct tls_engine *e, bool ok, const char *what
     assert_false(p->self_signed);
 }
 
-static void verified(const char *eku, long from, long to, bool ok, const char *why)
+/* `as_server`: what it is worth as a server's; the other way round it is a client's. */
+static void verified(const char *eku, long from, long to, const char *as_client,
+                     const char *as_server)
 {
     struct files f;
     files_make(&f, eku, from, to);
-    struct tls_identity id = {"alpha.lab", f.cert, f.key};
+    struct tls_identity id = {.domain = "alpha.lab", .certificate = f.cert, .key = f.key};
     struct tls_ctx *a = make_ctx(&id, 1, f.ca, TLS1_2_VERSION);
     struct pair p = shake(a, "alpha.lab", "alpha.lab", a, NULL, 65536);
     assert_int_equal(p.cr, TLS_OK);
     assert_int_equal(p.sr, TLS_OK);
-    /* As client and as server alike. */
-    assert_verdict(p.server, ok, why, to < 0);
-    assert_verdict(p.client, ok, why, to < 0);
+    assert_verdict(p.server, as_client[0] == '\0', as_client, to < 0);
+    assert_verdict(p.client, as_server[0] == '\0', as_server, to < 0);
     assert_int_equal(tls_engine_peer(p.server)->in_time, from < 0 && to > 0);
     pair_free(&p);
     tls_ctx_unref(a);
@@ -290,13 +302,15 @@ static void verified(const char *eku, long from, long to, bool ok, const char *w
 static void test_chain_verdicts(void **state)
 {
     (void)state;
-    verified(NULL, -DAY, DAY, true, "");
-    verified("serverAuth", -DAY, DAY, true, "");
-    verified("clientAuth", -DAY, DAY, true, "");
-    verified("codeSigning", -DAY, DAY, false, "not meant for TLS");
-    verified(NULL, -3 * DAY, -2 * DAY, false, "expired on ");
-    verified(NULL, DAY, 2 * DAY, false, "not valid before ");
-    verified("codeSigning", -3 * DAY, -2 * DAY, false, "expired on ");
+    verified(NULL, -DAY, DAY, "", "");
+    verified("serverAuth", -DAY, DAY, "", "");
+    verified("clientAuth", -DAY, DAY, "", "not meant for a server");
+    verified("serverAuth,clientAuth", -DAY, DAY, "", "");
+    verified("anyExtendedKeyUsage", -DAY, DAY, "", "");
+    verified("codeSigning", -DAY, DAY, "not meant for TLS", "not meant for TLS");
+    verified(NULL, -3 * DAY, -2 * DAY, "expired on ", "expired on ");
+    verified(NULL, DAY, 2 * DAY, "not valid before ", "not valid before ");
+    verified("codeSigning", -3 * DAY, -2 * DAY, "expired on ", "expired on ");
 }
 
 /* ---- our certificate, as the peer sees it ---------------------------------------------------- */
@@ -408,8 +422,9 @@ static void test_identity_choice(void **state)
     (void)state;
     struct files f;
     files_make(&f, NULL, -DAY, DAY);
-    struct tls_identity id[] = {
-        {"first.lab", NULL, NULL}, {"alpha.lab", f.cert, f.key}, {"x.alpha.lab", NULL, NULL}};
+    struct tls_identity id[] = {{.domain = "first.lab"},
+                                {.domain = "alpha.lab", .certificate = f.cert, .key = f.key},
+                                {.domain = "x.alpha.lab"}};
     struct tls_ctx *c = make_ctx(id, 3, NULL, TLS1_2_VERSION);
     assert_served(c, NULL, NULL, "first.lab");
     assert_served(c, NULL, "alpha.lab", "alpha.lab");
@@ -427,8 +442,9 @@ static void test_identity_choice(void **state)
 static void refused(const char *cert, const char *key, const char *ca, const char *want)
 {
     struct buf errors = BUF_INIT(4096);
-    struct tls_identity id = {"alpha.lab", cert, key};
-    struct tls_settings s = {&id, 1, ca, TLS1_2_VERSION, false};
+    struct tls_identity id = {.domain = "alpha.lab", .certificate = cert, .key = key};
+    struct tls_settings s = {
+        .identities = &id, .nidentities = 1, .ca_file = ca, .minimum = TLS1_2_VERSION};
     assert_null(tls_ctx_new(&s, &errors));
     assert_string_equal(errors.p, want);
     buf_free(&errors);
@@ -462,8 +478,8 @@ static void test_expired_is_a_warning(void **state)
     struct files f;
     files_make(&f, NULL, -3 * DAY, -2 * DAY);
     struct buf errors = BUF_INIT(4096);
-    struct tls_identity id = {"alpha.lab", f.cert, f.key};
-    struct tls_settings s = {&id, 1, NULL, TLS1_2_VERSION, false};
+    struct tls_identity id = {.domain = "alpha.lab", .certificate = f.cert, .key = f.key};
+    struct tls_settings s = {.identities = &id, .nidentities = 1, .minimum = TLS1_2_VERSION};
     struct tls_ctx *c = tls_ctx_new(&s, &errors);
     assert_non_null(c);
     char want[160];
@@ -495,8 +511,8 @@ static void test_out_of_memory(void **state)
     (void)state;
     for (unsigned long n = 1; n < 8; n++) {
         struct buf errors = BUF_INIT(4096);
-        struct tls_identity id = {"alpha.lab", NULL, NULL};
-        struct tls_settings s = {&id, 1, NULL, TLS1_2_VERSION, false};
+        struct tls_identity id = {.domain = "alpha.lab"};
+        struct tls_settings s = {.identities = &id, .nidentities = 1, .minimum = TLS1_2_VERSION};
         mem_fail_after(n);
         struct tls_ctx *c = tls_ctx_new(&s, &errors);
         struct tls_engine *e = c != NULL ? tls_engine_new(c, true, NULL, NULL) : NULL;
@@ -516,6 +532,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exchange),
         cmocka_unit_test(test_old_clients),
+        cmocka_unit_test(test_settings),
         cmocka_unit_test(test_not_tls),
         cmocka_unit_test(test_damaged_record),
         cmocka_unit_test(test_close_notify_and_memory),

@@ -79,10 +79,11 @@ static void test_one_file(void **state)
         char ca[96];
         write_cert(ca, w->dir, "ca.pem", w->root.x);
         compose(w, orders[i]);
-        struct tls_identity id[] = {{"first.lab", NULL, NULL}, {"alpha.lab", w->path, NULL}};
+        struct tls_identity id[] = {{.domain = "first.lab"},
+                                    {.domain = "alpha.lab", .certificate = w->path}};
         struct tls_ctx *own = make_ctx(id, 2, NULL, TLS1_3_VERSION);
-        struct tls_ctx *other =
-            ctx_of((struct tls_settings){id, 1, .ca_file = ca, .minimum = TLS1_3_VERSION});
+        struct tls_ctx *other = ctx_of((struct tls_settings){
+            .identities = id, .nidentities = 1, .ca_file = ca, .minimum = TLS1_3_VERSION});
         /* As server picked by SNI and by the stream's domain, and as client. */
         struct pair p = shake(other, NULL, "alpha.lab", own, NULL, 65536);
         assert_true(tls_engine_peer(p.client)->chain_ok);
@@ -111,11 +112,13 @@ static void test_no_system_store(void **state)
     write_cert(ca, w->dir, "ca.pem", w->root.x);
     compose(w, "lmk");
     setenv("SSL_CERT_FILE", ca, 1);
-    struct tls_identity id = {"alpha.lab", w->path, NULL};
+    struct tls_identity id = {.domain = "alpha.lab", .certificate = w->path};
     struct tls_ctx *own = make_ctx(&id, 1, NULL, TLS1_3_VERSION);
     for (int none = 0; none <= 1; none++) {
-        struct tls_ctx *other =
-            ctx_of((struct tls_settings){&id, 1, NULL, TLS1_3_VERSION, none == 1});
+        struct tls_ctx *other = ctx_of((struct tls_settings){.identities = &id,
+                                                             .nidentities = 1,
+                                                             .minimum = TLS1_3_VERSION,
+                                                             .no_system_store = none == 1});
         struct pair p = shake(other, NULL, NULL, own, NULL, 65536);
         assert_int_equal(tls_engine_peer(p.client)->chain_ok, none == 0);
         assert_string_equal(tls_engine_peer(p.client)->why,
@@ -278,7 +281,7 @@ static void test_describe_signed(void **state)
                "type: signed by CN=Lab Middle\nvalid: %s to %s\n",
                from, to);
     hash_lines(&want, &w->leaf);
-    described(&(struct tls_identity){"gw.lab", w->path, NULL}, &want);
+    described(&(struct tls_identity){.domain = "gw.lab", .certificate = w->path}, &want);
     buf_free(&want);
 }
 
@@ -295,11 +298,11 @@ static void test_describe_selfsigned(void **state)
                "type: self-signed\nvalid: %s to %s\n",
                from, to);
     hash_lines(&want, &w->root);
-    described(&(struct tls_identity){"gw.lab", w->path, NULL}, &want);
+    described(&(struct tls_identity){.domain = "gw.lab", .certificate = w->path}, &want);
     buf_clear(&want);
     buf_puts(&want, "identity: gw.lab\ntype: self-signed, made at each start with a new key: "
                     "nobody can list it\n");
-    described(&(struct tls_identity){"gw.lab", NULL, NULL}, &want);
+    described(&(struct tls_identity){.domain = "gw.lab"}, &want);
     buf_free(&want);
 }
 
@@ -309,8 +312,8 @@ static void test_describe_fails(void **state)
     struct buf out = BUF_INIT(4096), errors = BUF_INIT(1024);
     char want[160];
     compose(w, "lmK");
-    assert_false(
-        tls_identity_describe(&(struct tls_identity){"gw.lab", w->path, NULL}, &out, &errors));
+    assert_false(tls_identity_describe(
+        &(struct tls_identity){.domain = "gw.lab", .certificate = w->path}, &out, &errors));
     snprintf(want, sizeof want, "%s: key does not match the certificate\n", w->path);
     assert_string_equal(errors.p, want);
     assert_int_equal(out.len, 0);
@@ -320,8 +323,8 @@ static void test_describe_fails(void **state)
     for (unsigned long n = 1; n <= 2; n++) {
         buf_clear(&errors);
         mem_fail_after(n);
-        bool ok =
-            tls_identity_describe(&(struct tls_identity){"gw.lab", w->path, NULL}, &out, &errors);
+        bool ok = tls_identity_describe(
+            &(struct tls_identity){.domain = "gw.lab", .certificate = w->path}, &out, &errors);
         mem_fail_after(0);
         assert_false(ok);
         snprintf(want, sizeof want, "%s: out of memory\n", w->path);

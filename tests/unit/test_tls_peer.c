@@ -367,7 +367,8 @@ static struct pair present(const struct issued *leaf, const struct issued *betwe
     fclose(f);
     if (root != NULL)
         write_cert(ca, dir, "ca.pem", root->x);
-    struct tls_identity own = {"alpha.lab", cert, NULL}, other = {"beta.lab", NULL, NULL};
+    struct tls_identity own = {.domain = "alpha.lab", .certificate = cert},
+                        other = {.domain = "beta.lab"};
     struct tls_ctx *a = make_ctx(&own, 1, NULL, TLS1_3_VERSION);
     struct tls_ctx *b = ctx_of((struct tls_settings){.identities = &other,
                                                      .nidentities = 1,
