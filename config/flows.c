@@ -118,6 +118,8 @@ static void put_world(struct flows *f)
     for (size_t i = 0; i < c->listen.ns2s; i++)
         listens(f, c->listen.s2s[i], "any",
                 "other domains reach us; also their dialback questions");
+    for (size_t i = 0; i < c->listen.ndirect_tls; i++)
+        listens(f, c->listen.direct_tls[i], "any", "the same, TLS from the first byte");
     put_routes(f);
     if (all_routed(c))
         return;

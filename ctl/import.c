@@ -372,6 +372,31 @@ static void complete(struct import *im)
     str_copy(im->link.component, sizeof im->link.component, STR("sallyport.internal"));
 }
 
+static bool is(const char *word, const char *what)
+{
+    return word != NULL && strcmp(word, what) == 0;
+}
+
+/* Where certificates are demanded and TLS is off nobody federates, which nobody can mean. */
+static void reconcile(struct import *im)
+{
+    bool off = is(im->security_mode, "no-tls"), any = off && is(im->auth, "external");
+    for (size_t i = 0; i < im->npeers; i++) {
+        struct import_peer *p = &im->peers[i];
+        bool clear = p->security_mode != NULL ? is(p->security_mode, "no-tls") : off;
+        if (!clear || !is(p->auth, "external"))
+            continue;
+        p->security_mode = "tls-required";
+        any = true;
+    }
+    if (off && is(im->auth, "external"))
+        im->security_mode = "tls-required";
+    if (any)
+        import_remark(im, REMARK_DECIDE, 0,
+                      "TLS is off and certificates are demanded there, so nobody can be proven: "
+                      "tls-required here");
+}
+
 bool import_convert(const char *dialect, const struct import_source *files, size_t n,
                     struct buf *out, struct buf *why)
 {
@@ -388,6 +413,7 @@ bool import_convert(const char *dialect, const struct import_source *files, size
     if (ok) {
         d->map(&im);
         complete(&im);
+        reconcile(&im);
     }
     ok = ok && !im.failed && !im.tree.failed;
     if (ok)

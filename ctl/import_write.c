@@ -45,12 +45,7 @@ static void put_word(struct buf *out, const char *key, const char *value)
         buf_printf(out, "%s = \"%s\";\n", key, value);
 }
 
-/* "external" alone, or both; a version that knows only dialback has no such key. */
-static bool has_auth(void)
-{
-    return schema_entry(&gateway_schema, "auth") != NULL;
-}
-
+/* "external" alone, or both. */
 static void put_auth(struct buf *out, const char *auth, const char *end)
 {
     if (auth == NULL)
@@ -68,10 +63,7 @@ static void put_modes(const struct import *im, struct buf *out)
     put_word(out, "privacy_mode", im->privacy_mode);
     if (im->no_routes)
         buf_puts(out, "use_static_routes = false;\n");
-    if (im->auth != NULL) {
-        buf_puts(out, has_auth() ? "" : "# Not in this version, which proves by dialback: ");
-        put_auth(out, im->auth, "\n");
-    }
+    put_auth(out, im->auth, "\n");
 }
 
 static void put_domains(const struct import *im, struct buf *out)
@@ -101,16 +93,10 @@ static void put_peer(const struct import_peer *p, bool last, struct buf *out)
         buf_printf(out, " security_mode = \"%s\";", p->security_mode);
     if (p->route != NULL)
         buf_printf(out, " route = \"%s\";", p->route);
-    if (p->auth != NULL && has_auth())
+    if (p->auth != NULL)
         buf_putc(out, ' ');
-    if (has_auth())
-        put_auth(out, p->auth, "");
-    buf_puts(out, last ? " }" : " },");
-    if (p->auth != NULL && !has_auth()) {
-        buf_puts(out, "  # ");
-        put_auth(out, p->auth, "");
-    }
-    buf_putc(out, '\n');
+    put_auth(out, p->auth, "");
+    buf_puts(out, last ? " }\n" : " },\n");
 }
 
 static void put_peers(const struct import *im, struct buf *out)

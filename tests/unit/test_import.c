@@ -90,7 +90,10 @@ static void test_prosody_modes(void **state)
         {"s2s_require_encryption = false", SECURITY_TLS_OPTIONAL, true},
         {"modules_enabled = { 'dialback' }", SECURITY_NO_TLS, true},
         {"modules_disabled = { 's2s' }", SECURITY_TLS_REQUIRED, false},
-        {"modules_enabled = { 'tls' } modules_disabled = { 'tls' }", SECURITY_NO_TLS, true},
+        /* nobody could be proven that way */
+        {"modules_enabled = { 'tls' } modules_disabled = { 'tls' }", SECURITY_TLS_REQUIRED, true},
+        {"modules_enabled = { 'dialback' } s2s_secure_domains = { 'x.lab' }", SECURITY_NO_TLS,
+         true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct imported r = import("prosody", cases[i].in);
