@@ -420,46 +420,14 @@ static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, co
     }
 }
 
-static bool is_own_listener(const struct front *f, const struct ip *ip, uint16_t port)
-{
-    static const struct ip any4 = {{0}, 4}, any6 = {{0}, 16};
-    for (size_t i = 0; i < f->nlisteners; i++) {
-        const struct endpoint *at = listen_local(f->listeners[i]);
-        bool any = ip_equal(&at->ip, &any4) || ip_equal(&at->ip, &any6);
-        if (at->port == port && (ip_equal(&at->ip, ip) || (any && worker_own_address(ip))))
-            return true;
-    }
-    return false;
-}
-
-/* A stranger's SRV record must not aim us at ourselves or at the inside. Our own listeners and the
- * links are refused always, other networks unless a route gives the literal address. */
-static bool refused(void *arg, const struct endpoint *e, const char **why)
-{
-    struct peer *p = arg;
-    const struct gateway_config *c = p->w->cfg;
-    if (p->front->link != NULL)
-        return false; /* the operator has named the address */
-    *why = "this address is the inside link";
-    if (link_address(p->w, e))
-        return true;
-    *why = "this address is our own listener";
-    if (is_own_listener(p->front, &e->ip, e->port))
-        return true;
-    for (size_t i = 0; !p->literal && i < c->outbound.ndeny; i++) {
-        *why = "this address is in outbound.deny_networks";
-        if (cidr_has(&c->outbound.deny_networks[i], &e->ip))
-            return true;
-    }
-    return false;
-}
-
 static void connect_to(struct peer *p, const struct ip *ips, size_t n)
 {
     struct worker *w = p->w;
     struct endpoint e[DNS_ADDRESSES_MAX];
-    struct connect_options opt = {
-        .targets = e, .ntargets = n, .deadline_ms = w->cfg->timeouts.connect, .refused = refused};
+    struct connect_options opt = {.targets = e,
+                                  .ntargets = n,
+                                  .deadline_ms = w->cfg->timeouts.connect,
+                                  .refused = peer_refuses};
     for (size_t i = 0; i < n; i++)
         e[i] = (struct endpoint){ips[i], p->targets[p->target].port};
     for (size_t i = 0; p->front->link == NULL && i < w->cfg->outbound.nsource; i++) {

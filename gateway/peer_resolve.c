@@ -1,4 +1,5 @@
-/* The targets of a remote domain: a link's address, a static route, or what DNS says. */
+/* The targets of a remote domain: a link's address, a static route, or what DNS says; and which of
+ * their addresses are never dialled. */
 #include "gateway/worker.h"
 
 #include "gateway/policy/policy.h"
@@ -79,4 +80,38 @@ void peer_resolve(struct peer *p)
         remote_resolve_failed(p->remote, STR("too many DNS lookups under way"), now);
         peer_kick(p);
     }
+}
+
+/* ---- addresses ------------------------------------------------------------------------------- */
+
+static bool is_own_listener(const struct front *f, const struct ip *ip, uint16_t port)
+{
+    static const struct ip any4 = {{0}, 4}, any6 = {{0}, 16};
+    for (size_t i = 0; i < f->nlisteners; i++) {
+        const struct endpoint *at = listen_local(f->listeners[i]);
+        bool any = ip_equal(&at->ip, &any4) || ip_equal(&at->ip, &any6);
+        if (at->port == port && (ip_equal(&at->ip, ip) || (any && worker_own_address(ip))))
+            return true;
+    }
+    return false;
+}
+
+bool peer_refuses(void *arg, const struct endpoint *e, const char **why)
+{
+    struct peer *p = arg;
+    const struct gateway_config *c = p->w->cfg;
+    if (p->front->link != NULL)
+        return false; /* the operator has named the address */
+    *why = "this address is the inside link";
+    if (link_address(p->w, e))
+        return true;
+    *why = "this address is our own listener";
+    if (is_own_listener(p->front, &e->ip, e->port))
+        return true;
+    for (size_t i = 0; !p->literal && i < c->outbound.ndeny; i++) {
+        *why = "this address is in outbound.deny_networks";
+        if (cidr_has(&c->outbound.deny_networks[i], &e->ip))
+            return true;
+    }
+    return false;
 }

@@ -467,7 +467,12 @@ struct peer *peer_find(const struct front *f, struct str remote, struct str loca
 /* NULL: out of memory or too many. `local` is the domain on whose behalf it is needed. */
 struct peer *peer_get(struct front *f, struct str remote, struct str local);
 void peer_kick(struct peer *p);
-void peer_resolve(struct peer *p); /* peer_resolve.c: into its targets, then a kick */
+/* peer_resolve.c: into its targets, then a kick. */
+void peer_resolve(struct peer *p);
+/* A stranger's SRV record must not aim us at ourselves or at the inside. Our own listeners and the
+ * links are refused always, other networks unless a route gives the literal address. For struct
+ * connect_options. */
+bool peer_refuses(void *peer, const struct endpoint *e, const char **why);
 /* Sends or queues; condition NULL: it is on its way. Takes the reference over in every case. */
 struct remote_refusal peer_deliver(struct front *f, struct span stanza, struct str local,
                                    struct str remote);
