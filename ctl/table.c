@@ -15,6 +15,7 @@ static const struct layout {
     {"links",
      "link role state since protocol transport addr tls ups in out bounced dropped refused "
      "queued sid"},
+    {"certificates", "domain role link until source kept file issuer"},
     {"stanzas", "dir received authored delivered bounced dropped waiting writing balance"},
     {"refusals", "rule entry count from_outside last local peer"},
     {"changes", "key old new restart effect"},
@@ -220,8 +221,7 @@ static void put_member(const struct value *v, const char *indent, struct buf *ou
 /* Identities: blocks of lines are easier to read, and to copy from, than wide rows. */
 static bool in_blocks(const struct value *rows)
 {
-    return rows->key != NULL &&
-           (strcmp(rows->key, "identities") == 0 || strcmp(rows->key, "certificates") == 0);
+    return rows->key != NULL && strcmp(rows->key, "identities") == 0;
 }
 
 static void put_blocks(const struct document *d, const struct value *rows, struct buf *out)

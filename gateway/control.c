@@ -215,20 +215,7 @@ void gateway_do_DNS(struct control_call *call)
 
 void gateway_do_CERTS(struct control_call *call)
 {
-    const struct gateway_config *c = of(call)->w->cfg;
-    json_array(&call->json, "certificates");
-    for (size_t i = 0; i < c->ndomains; i++) {
-        const struct cfg_domain *d = &c->domains[i];
-        struct tls_identity id = {.domain = d->name, .certificate = d->certificate, .key = d->key};
-        operate_identity(call, "domain", d->name, &id);
-    }
-    for (size_t i = 0; i < c->nlinks; i++) {
-        const struct cfg_link *k = &c->links[i];
-        struct tls_identity id = {.domain = k->name, .certificate = k->certificate, .key = k->key};
-        if (k->certificate != NULL)
-            operate_identity(call, "link", k->name, &id);
-    }
-    json_end(&call->json);
+    put_all(call, "certificates", NULL, state_certificates);
 }
 
 void gateway_do_AUTH_INFO(struct control_call *call)

@@ -488,8 +488,8 @@ bool link_look(struct worker *w, bool files)
     return soon;
 }
 
-void link_dump_certs(struct worker *w)
+void link_state_certs(struct worker *w, const struct kv_sink *to)
 {
     for (size_t i = 0; i < w->nlinks; i++)
-        certs_dump(certs_of(w->links[i]), &w->ctx);
+        certs_state(certs_of(w->links[i]), to);
 }

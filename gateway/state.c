@@ -465,6 +465,12 @@ void state_queues(struct worker *w, const struct kv_sink *to)
             KV_SEC("oldest", ago(w, CONTAINER_OF(n, const struct held, node)->since)));
 }
 
+void state_certificates(struct worker *w, const struct kv_sink *to)
+{
+    certs_state(w->world.certs, to);
+    link_state_certs(w, to);
+}
+
 void state_targets(struct worker *w, const struct kv_sink *to)
 {
     struct peer *p, *next;

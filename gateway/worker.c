@@ -531,9 +531,8 @@ void worker_dump(struct worker *w)
     state_counters(w, &to);
     state_totals(w, &to);
     dump_secrets(w);
-    certs_dump(w->world.certs, &w->ctx);
+    state_certificates(w, &to);
     state_links(w, &to);
-    link_dump_certs(w);
     alarms_dump(&w->alarms);
     state_peers(w, STR_NONE, &to);
 }

@@ -336,6 +336,7 @@ void state_streams(struct worker *w, struct str peer, const struct kv_sink *to);
 void state_pairs(struct worker *w, struct str peer, const struct kv_sink *to);
 void state_peers(struct worker *w, struct str peer, const struct kv_sink *to); /* state.peer */
 void state_queues(struct worker *w, const struct kv_sink *to);                 /* state.queue */
+void state_certificates(struct worker *w, const struct kv_sink *to); /* state.certificate */
 void state_targets(struct worker *w, const struct kv_sink *to); /* state.target: of DNS, routes */
 
 /* ---- ping.c: XEP-0199 to the world, for the operator ---- */
@@ -529,7 +530,7 @@ void link_close(struct worker *w);          /* frees what is left */
 size_t link_queued(const struct worker *w); /* stanzas in the queues of s2s links */
 /* Looks at the certificates. True: soon once more. */
 bool link_look(struct worker *w, bool files);
-void link_dump_certs(struct worker *w); /* into the log */
+void link_state_certs(struct worker *w, const struct kv_sink *to);
 void link_free_if_gone(struct link *k);
 bool link_address(struct worker *w, const struct endpoint *e); /* an end of some link */
 const char *link_alarm_of(enum trust_reason verdict);          /* the kind of alarm for a refusal */

@@ -21,7 +21,7 @@
     X(FIREWALL, "firewall", "", READ, "every flow that the configuration needs")                   \
     X(DNS, "dns", "", READ, "the resolver, and what it found for the present remote domains")      \
     X(DNS_FLUSH, "dns flush", "", OPERATE, "forget what was looked up")                            \
-    X(CERTS, "certs", "", READ, "our certificates, from their files")                              \
+    X(CERTS, "certs", "", READ, "our certificates that are in use")                                \
     X(CONFIG_SHOW, "config show", "[PREFIX]", READ, "every effective setting and its origin")      \
     X(CONFIG_CHECK, "config check", "FILE", ADMIN, "check a file, and what it would change")       \
     X(CONFIG_RELOAD, "config reload", "", ADMIN, "read the configuration again")                   \
