@@ -2,11 +2,17 @@
  * which are hosted at the same address and port (XEP-0220 2.1, target piggybacking).
  *
  * A guest joins instead of dialling, when its own walk over its targets has come to that endpoint.
- * If the peer does not have it there, or turns it away, it gets a stream of its own, and asks for
- * no other for a while; so it does when a stream ended before anything of it was proven. */
+ * If the peer does not have it there, or turns it away, it gets a stream of its own, and shares
+ * none for a while; so it does when a stream ended before anything of it was proven, and then the
+ * domain that had it as a guest, too: some servers end the stream at such a request. */
 #include "gateway/worker.h"
 
 enum { OWN_MS = 10 * 60 * 1000 };
+
+static bool apart(const struct peer *p)
+{
+    return p->own_until > loop_now(&p->w->loop);
+}
 
 static bool leads_to(const struct out_session *o, const struct endpoint *e, size_t n)
 {
@@ -19,11 +25,12 @@ static bool leads_to(const struct out_session *o, const struct endpoint *e, size
 struct out_session *guest_host(const struct peer *p, const struct endpoint *e, size_t n)
 {
     bool alone = p->alone || strcmp(p->key, p->domain) != 0;
-    if (alone || p->dane != NULL || p->front->draining || p->own_until > loop_now(&p->w->loop))
+    if (alone || p->dane != NULL || p->front->draining || apart(p))
         return NULL;
     LIST_FOREACH (&p->front->out, node, next) {
         struct out_session *o = CONTAINER_OF(node, struct out_session, node);
-        if (o->peer != NULL && !o->s.over && leads_to(o, e, n) &&
+        if (o->peer != NULL && !apart(o->peer) && !o->s.over &&
+            o->guests.count < S2S_OUT_GUESTS_MAX && leads_to(o, e, n) &&
             s2s_out_hosts(&o->m, str_c(p->domain)))
             return o;
     }
@@ -95,8 +102,11 @@ void guest_part(struct out_session *o, const char *why, bool again)
     struct peer *host = o->peer;
     LIST_FOREACH (&o->guests, node, next) {
         struct peer *p = CONTAINER_OF(node, struct peer, guest);
-        if (!p->guest_proven)
+        if (!p->guest_proven) {
             keep_apart(p);
+            if (host != NULL)
+                keep_apart(host);
+        }
         guest_leave(p);
         remote_stream_reset(p->remote, str_c(why), now);
         peer_kick(p);

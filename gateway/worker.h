@@ -117,7 +117,7 @@ struct peer {
     struct out_session *out;
     struct list_node guest; /* out->guests, when the stream was dialled for another domain; */
     bool guest_proven;      /* then: a pair of this one is valid on it */
-    uint64_t own_until;     /* ms: until then it is nobody's guest */
+    uint64_t own_until;     /* ms: until then it shares no stream */
     struct dns_target targets[DNS_TARGETS_MAX];
     size_t ntargets;
     bool literal;               /* the target is a static route's literal address */

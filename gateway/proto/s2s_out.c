@@ -40,11 +40,17 @@ const char *s2s_out_state_name(enum s2s_out_state s)
     return names[s];
 }
 
+/* Of all domains; no domain takes another one's. */
+static size_t pairs_max(const struct side *side)
+{
+    return side->cfg->limits.pairs_per_stream * (size_t)(1 + S2S_OUT_GUESTS_MAX);
+}
+
 bool s2s_out_init(struct s2s_out *m, const struct side *side,
                   const struct dialback_secrets *secrets, struct str local, struct str remote)
 {
     *m = (struct s2s_out){.state = S2S_OUT_HEADER, .side = side, .secrets = secrets};
-    authz_init(&m->authz, side->cfg->limits.pairs_per_stream);
+    authz_init(&m->authz, pairs_max(side));
     m->local = mem_strndup(local);
     m->remote = mem_strndup(remote);
     return m->local != NULL && m->remote != NULL;
@@ -464,6 +470,14 @@ static void report_own(struct gw_actions *out, struct str local, struct str remo
     report_pair(out, result, mech, text);
 }
 
+static bool has_room(const struct s2s_out *m, struct str remote)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < m->authz.n; i++)
+        n += str_is(remote, m->authz.v[i].remote);
+    return n < m->side->cfg->limits.pairs_per_stream;
+}
+
 static void on_want_pair(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
 {
     struct str local = ev->u.pair.local;
@@ -479,7 +493,7 @@ static void on_want_pair(struct s2s_out *m, const struct gw_event *ev, struct gw
         report_own(out, local, remote, PAIR_ALONE, "dialback", STR_NONE);
         return;
     }
-    p = authz_add(&m->authz, local, remote);
+    p = has_room(m, remote) ? authz_add(&m->authz, local, remote) : NULL;
     if (p == NULL) {
         report_own(out, local, remote, PAIR_ERROR, "dialback", STR("resource-constraint"));
         return;
@@ -620,7 +634,7 @@ static bool guests_ok(const struct s2s_out *m)
 
 static void on_policy(struct s2s_out *m, struct gw_actions *out)
 {
-    m->authz.max = m->side->cfg->limits.pairs_per_stream;
+    m->authz.max = pairs_max(m->side);
     if (m->state == S2S_OUT_CLOSING)
         return;
     enum security_mode mode = s2s_out_mode(m);

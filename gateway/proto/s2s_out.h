@@ -28,7 +28,7 @@
  * and port of this one's target (XEP-0220 2.1, target piggybacking). Their pairs and verifications
  * are asked for with their names. A peer may refuse that; so only one that advertises dialback
  * errors is asked, and only for guests whose rules make do with dialback, as no certificate is
- * looked at for them.
+ * looked at for them. limits.pairs_per_stream is for each domain then.
  *
  * The machine owns its strings; side, trust and secrets are borrowed and must outlive it. */
 #ifndef GATEWAY_PROTO_S2S_OUT_H
@@ -64,7 +64,7 @@ enum { S2S_OUT_STATE_COUNT = S2S_OUT_RESTING + 1 };
 extern const machine_edges s2s_out_edges[S2S_OUT_STATE_COUNT];
 const char *s2s_out_state_name(enum s2s_out_state s);
 
-enum { S2S_OUT_VERIFY_MAX = 256 };
+enum { S2S_OUT_VERIFY_MAX = 256, S2S_OUT_GUESTS_MAX = 16 };
 
 struct s2s_out {
     enum s2s_out_state state;
