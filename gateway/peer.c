@@ -97,7 +97,7 @@ static void free_peer(struct peer *p)
     if (p->dialling != NULL)
         connect_cancel(p->dialling);
     if (p->out != NULL)
-        p->out->peer = NULL;
+        guest_leave(p);
     dane_target_free(p->dane);
     remote_free(p->remote);
     mem_free(p);
@@ -149,13 +149,35 @@ static void move_out(struct peer *p, struct str local)
         peer_kick(own);
 }
 
+/* Whom it is about; NULL: nobody who is still here. */
+static struct peer *concerned(const struct out_session *o, const struct gw_action *a)
+{
+    return a->kind == ACT_PAIR       ? guest_user(o, a->u.pair.remote)
+           : a->kind == ACT_ANSWERED ? guest_user(o, a->u.answered.request.remote)
+                                     : o->peer;
+}
+
+/* A guest that has left was answered `invalid`: this stream carries nothing new. */
+static void end_if_invalid(struct out_session *o, const struct gw_action *a)
+{
+    static const char why[] = "the peer has refused a key of ours on this stream";
+    if (a->kind != ACT_PAIR || a->u.pair.result != PAIR_INVALID || o->peer == NULL)
+        return;
+    guest_part(o, why, true);
+    session_drain(&o->s, why);
+}
+
 static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
 {
     struct out_session *o = (struct out_session *)s;
-    struct peer *p = o->peer;
     uint64_t now = loop_now(s->loop);
-    if (carry_inward(o->w, ev, a) || p == NULL)
+    if (carry_inward(o->w, ev, a))
         return;
+    struct peer *p = concerned(o, a);
+    if (p == NULL) {
+        end_if_invalid(o, a);
+        return;
+    }
     switch (a->kind) {
     case ACT_READY:
         front_works(p->front);
@@ -173,25 +195,18 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
             carry_pause_new(o->w, s, &o->full_links, a->u.pair.local, a->u.pair.remote);
         if (a->u.pair.result == PAIR_ALONE)
             move_out(p, a->u.pair.local);
-        else
+        else if (!guest_turned_away(p, a))
             remote_pair_result(p->remote, a->u.pair.local, a->u.pair.result, a->u.pair.text, now);
         break;
     case ACT_ANSWERED:
-        remote_answered(p->remote, &a->u.answered.request, a->u.answered.verdict,
-                        a->u.answered.text, now);
+        if (!guest_turned_away(p, a))
+            remote_answered(p->remote, &a->u.answered.request, a->u.answered.verdict,
+                            a->u.answered.text, now);
         break;
     default:
         return; /* not of outgoing streams */
     }
     peer_kick(p);
-}
-
-/* Its peer has nothing to do with it any more. */
-static void leave(struct out_session *o)
-{
-    peer_carried(o->peer, o->sent_ms);
-    o->peer->out = NULL;
-    o->peer = NULL;
 }
 
 /* The sentence that a bounce will carry: which step failed, against whom. */
@@ -239,7 +254,6 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
     if (o->peer == NULL)
         return;
     struct peer *p = o->peer;
-    leave(o);
     char why[360];
     describe_end(o, reason, text, why, sizeof why);
     bool hung = hung_up(&o->m, reason), again = o->m.reset || hung || without;
@@ -247,18 +261,12 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
         p->without_external = loop_now(s->loop) + WITHOUT_EXTERNAL_MS;
     if (reason == END_UNTRUSTED) /* it may come back with another certificate */
         conn_forget_session(s->conn);
-    if (again)
-        remote_stream_reset(p->remote, str_c(why), loop_now(s->loop));
-    else
-        remote_stream_ended(p->remote, str_c(why), loop_now(s->loop));
-    peer_kick(p);
+    guest_part(o, why, again);
 }
 
 static void drained(struct session *s)
 {
-    struct out_session *o = (struct out_session *)s;
-    if (o->peer != NULL)
-        peer_kick(o->peer);
+    guest_kick_all((struct out_session *)s);
 }
 
 static void sent(struct session *s, size_t stanzas, size_t bytes)
@@ -266,8 +274,7 @@ static void sent(struct session *s, size_t stanzas, size_t bytes)
     (void)bytes;
     struct out_session *o = (struct out_session *)s;
     carry_sent(o->front, stanzas);
-    if (o->peer != NULL)
-        remote_sent(o->peer->remote);
+    guest_sent(o);
 }
 
 static void free_session(struct out_session *o)
@@ -341,6 +348,7 @@ static struct out_session *new_session(struct peer *p, const struct endpoint *to
     o->peer = p;
     o->sid = worker_sid(w);
     o->opened_ms = loop_now(&w->loop);
+    o->at = *to;
     endpoint_text(to, o->addr);
     if (!s2s_out_init(&o->m, &p->front->side, &w->secrets, str_c(p->local), str_c(p->domain))) {
         s2s_out_free(&o->m);
@@ -364,13 +372,14 @@ static struct out_session *new_session(struct peer *p, const struct endpoint *to
     return o;
 }
 
-/* Ends the stream without hearing from it again. */
+/* Ends the stream without hearing from it again; who shares it needs another one. */
 static void detach(struct peer *p, const char *why)
 {
     struct out_session *o = p->out;
     if (o == NULL)
         return;
-    leave(o);
+    guest_leave(p);
+    guest_part(o, why, true);
     session_drain(&o->s, why);
 }
 
@@ -428,8 +437,14 @@ static void connect_to(struct peer *p, const struct ip *ips, size_t n)
                                   .ntargets = n,
                                   .deadline_ms = w->cfg->timeouts.connect,
                                   .refused = peer_refuses};
+    const char *why;
     for (size_t i = 0; i < n; i++)
         e[i] = (struct endpoint){ips[i], p->targets[p->target].port};
+    struct out_session *o = guest_host(p, e, n);
+    if (o != NULL && !peer_refuses(p, &o->at, &why)) {
+        guest_join(p, o);
+        return;
+    }
     for (size_t i = 0; p->front->link == NULL && i < w->cfg->outbound.nsource; i++) {
         struct ip ip;
         if (ip_parse(str_c(w->cfg->outbound.source[i]), &ip))
@@ -487,6 +502,7 @@ static void want(struct peer *p, const struct remote_act *a)
     if (a->what == REMOTE_DO_WANT_PAIR) {
         ev.kind = EV_WANT_PAIR;
         ev.u.pair.local = a->local;
+        ev.u.pair.remote = str_c(p->domain);
     } else {
         ev.kind = EV_WANT_VERIFY;
         ev.u.verify = a->request;
@@ -528,7 +544,7 @@ static bool send_now(struct peer *p, struct str local, struct span stanza)
         return false;
     uint64_t carrier = remote_carrier(p->remote, local);
     if (carrier != 0 ? !carrier_takes(p, carrier, local)
-                     : !writable(p) || !s2s_out_valid(&p->out->m, local))
+                     : !writable(p) || !s2s_out_valid(&p->out->m, local, str_c(p->domain)))
         return false;
     hand_over(p, carrier, stanza);
     return true;
@@ -608,7 +624,8 @@ static void carry_out(struct peer *p, struct remote_act *a)
 /* What it has to remember of the peer beyond its stanzas and questions. */
 static uint64_t kept_until(const struct peer *p)
 {
-    return p->settled > p->no_bidi ? p->settled : p->no_bidi;
+    uint64_t until = p->settled > p->no_bidi ? p->settled : p->no_bidi;
+    return until > p->own_until ? until : p->own_until;
 }
 
 static void arm(struct peer *p)
@@ -630,9 +647,7 @@ static void leave_closing(struct peer *p)
     struct out_session *o = p->out;
     if (o == NULL || o->m.state != S2S_OUT_CLOSING || p->front->draining)
         return;
-    leave(o);
-    remote_stream_ended(p->remote, STR("the stream was closed for want of use"),
-                        loop_now(&p->w->loop));
+    guest_part(o, "the stream was closed for want of use", false);
 }
 
 static void on_kick(struct loop_task *t)

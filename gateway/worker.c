@@ -88,10 +88,11 @@ void worker_key_answered(const struct out_session *o, const struct gw_action *pa
 {
     struct worker *w = o->w;
     const uint64_t now = loop_now(&w->loop);
-    const struct db_request key = {pair->u.pair.local, str_c(o->m.remote), str_c(o->m.id),
+    const struct db_request key = {pair->u.pair.local, pair->u.pair.remote, str_c(o->m.id),
                                    STR_NONE};
     enum secret_verdict v = SECRET_NOTHING;
-    if (o->front->link != NULL || (o->m.authenticated && str_is(key.local, o->m.local)))
+    if (o->front->link != NULL ||
+        (o->m.authenticated && str_is(key.local, o->m.local) && str_is(key.remote, o->m.remote)))
         return; /* proven by other means */
     if (pair->u.pair.result == PAIR_INVALID)
         v = secret_watch_refused(&w->secret_watch, key.local, key.remote, key.stream_id, now);

@@ -3,6 +3,7 @@
  *
  *   front.c    one side for server-to-server streams: the world, or the inside of an s2s link
  *   accept.c   its incoming streams        peer.c    one remote domain of it: resolve, dial, stream
+ *   guest.c    who uses an outgoing stream besides the domain that it was dialled for
  *   carry.c    what both directions share; incoming streams that carry stanzas back
  *   link.c     the links to the inside     line.c    the streams of one     kit.c  what they run on
  *   hold.c     which link takes a stanza, and what waits while none is up
@@ -92,6 +93,8 @@ struct out_session {
     struct front *front;
     struct link_kit *kit; /* NULL: to the world */
     struct peer *peer;    /* NULL: detached, only finishing */
+    struct list guests;   /* struct peer: other domains that use it; none without `peer` */
+    struct endpoint at;
     uint32_t sid;
     uint64_t opened_ms;
     struct list_node node;         /* front.out */
@@ -118,6 +121,9 @@ struct peer {
     struct dns_query *query;
     struct connect *dialling;
     struct out_session *out;
+    struct list_node guest; /* out->guests, when the stream was dialled for another domain; */
+    bool guest_proven;      /* then: a pair of this one is valid on it */
+    uint64_t own_until;     /* ms: until then it shares no stream */
     struct dns_target targets[DNS_TARGETS_MAX];
     size_t ntargets;
     bool routed;                /* the targets are those of a static route, or of a link */
@@ -496,6 +502,21 @@ void peer_resume(struct front *f, size_t index);
  * found (p->found), and then says so, once, unless p->query was cancelled: p->dane is ready, or
  * `why` the target must not be used. */
 void peer_dane(struct peer *p, void (*known)(struct peer *p, const char *why));
+
+/* ---- guest.c ---- */
+/* A stream to one of these endpoints that takes the peer as a guest; NULL: none does. */
+struct out_session *guest_host(const struct peer *p, const struct endpoint *e, size_t n);
+void guest_join(struct peer *p, struct out_session *o);
+/* Who of the stream's users has that name; NULL: nobody. */
+struct peer *guest_user(const struct out_session *o, struct str remote);
+void guest_leave(struct peer *p); /* the stream, guest or not; its remote does not hear of it */
+/* ACT_PAIR or ACT_ANSWERED, of a user of the stream. True: the peer does not have this guest here;
+ * it has left, and dials. */
+bool guest_turned_away(struct peer *p, const struct gw_action *a);
+/* All leave: guests try again at once, so does the other if `again`. */
+void guest_part(struct out_session *o, const char *why, bool again);
+void guest_kick_all(const struct out_session *o);
+void guest_sent(const struct out_session *o); /* something of it reached the kernel */
 
 /* ---- kit.c ---- */
 /* `old`: the certificates of the link of this name, NULL: it is new. NULL: `why` holds lines for

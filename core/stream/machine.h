@@ -30,7 +30,7 @@
     X(TLS_UP)         /* handshake done: u.tls */                                                  \
     X(TLS_FAILED)     /* u.text says why */                                                        \
     X(VERDICT)        /* answer to an earlier ACT_ASK: u.verdict */                                \
-    X(WANT_PAIR)      /* out: authorise u.pair.local for this stream's remote */                   \
+    X(WANT_PAIR)      /* out: authorise u.pair.local for u.pair.remote */                          \
     X(WANT_VERIFY)    /* out: send db:verify u.verify */                                           \
     X(TIMER)          /* u.timer */                                                                \
     X(POLICY_CHANGED) /* the configuration was reloaded */                                         \
@@ -87,7 +87,7 @@ struct gw_event {
         enum gw_timer timer;
         struct str text;
         struct {
-            struct str local;
+            struct str local, remote; /* remote absent: that of the stream's header */
         } pair;
         struct db_request verify; /* WANT_VERIFY */
         struct {

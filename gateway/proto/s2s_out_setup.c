@@ -187,6 +187,8 @@ static void on_features(struct s2s_out *m, const struct gw_event *ev, struct gw_
     enum security_mode mode = s2s_out_mode(m);
     m->can_dialback = f.dialback || m->dialback_declared;
     m->external_offered = f.external;
+    m->errors_offered = f.dialback && f.dialback_errors;
+    m->bidi_offered = f.bidi;
     if (f.max_bytes > 0)
         m->peer_max_bytes = f.max_bytes;
     if (f.idle_ms > 0)
