@@ -146,8 +146,9 @@ struct gateway_config {
     } outbound;
     struct {
         uint64_t auth, connect, keepalive, idle, close, queue, drain;
-        uint64_t dead;  /* a link that acknowledges nothing for so long is dead */
-        uint64_t probe; /* an idle link is asked for a sign of life */
+        uint64_t peer_failing; /* then it is an alarm; 0: never */
+        uint64_t dead;         /* a link that acknowledges nothing for so long is dead */
+        uint64_t probe;        /* an idle link is asked for a sign of life */
     } timeouts;
     struct {
         uint64_t stanza_size;                /* bytes, authenticated */

@@ -315,6 +315,9 @@ static const struct schema_entry entries[] = {
      .standard = "\"60s\"", .help = "How long a stanza waits for its stream before it bounces."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.drain, 100, 10 * MINUTE), .standard = "\"8s\"",
      .help = "For an orderly stop."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.peer_failing, 0, 1 * DAY),
+     .standard = "\"5m\"",
+     .help = "A domain that cannot be reached for so long is an alarm; 0: never."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.dead, 3 * SECOND, 10 * MINUTE),
      .standard = "\"10s\"",
      .help =

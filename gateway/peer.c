@@ -89,6 +89,7 @@ struct peer *peer_get(struct front *f, struct str remote, struct str local)
 
 static void free_peer(struct peer *p)
 {
+    watch_peer_gone(p);
     HASH_DEL(p->front->peers, p);
     loop_unpost(&p->w->loop, &p->kick);
     loop_timer_clear(&p->w->loop, &p->timer);
@@ -469,6 +470,7 @@ static void on_addresses(void *arg, const struct dns_addresses *a)
     struct peer *p = arg;
     p->query = NULL;
     p->found = *a;
+    watch_dns(p->w, str_c(p->targets[p->target].host), a->status, a->text);
     if (a->status != DNS_OK || a->n == 0)
         dial_failed(p, a->text, true);
     else
@@ -659,6 +661,8 @@ static void on_kick(struct loop_task *t)
     leave_closing(p);
     while (room.stream = writable(p), remote_next(p->remote, now, &room, &a))
         carry_out(p, &a);
+    watch_peer(p);
+    watch_queues(p->w);
     if (p->out == NULL && kept_until(p) <= now && remote_disposable(p->remote, now))
         free_peer(p);
     else

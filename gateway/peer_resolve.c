@@ -11,6 +11,7 @@ static void on_services(void *arg, const struct dns_services *s)
     struct peer *p = arg;
     uint64_t now = loop_now(&p->w->loop);
     p->query = NULL;
+    watch_dns(p->w, str_c(p->domain), s->status, s->text);
     if (s->status != DNS_OK) {
         story_tell(&p->w->story, "peer.failed", p->domain, "%s", s->text);
         remote_resolve_failed(p->remote, str_c(s->text), now);

@@ -41,6 +41,7 @@
 #include "gateway/route/inward.h"
 #include "gateway/route/outq.h"
 #include "gateway/route/remote.h"
+#include "gateway/route/trouble.h"
 #include "xcp/jabberd2.h"
 #include "xcp/link_client.h"
 #include "xcp/trust.h"
@@ -134,6 +135,8 @@ struct peer {
     void (*dane_known)(struct peer *p, const char *why);
     char local[DOMAIN_MAX + 1]; /* the local domain whose stanza or question woke it */
     uint64_t started;           /* ms: first dial of this attempt */
+    bool failing;               /* and that is an alarm */
+    uint64_t failing_since;     /* ms; 0: it does not fail */
     bool alone; /* its server has no dialback: other local domains have a peer of their own */
     uint64_t without_external; /* ms: until then; it hung up on SASL EXTERNAL */
     uint64_t settled;          /* ms: until then what a stream carried may still be under way */
@@ -271,6 +274,8 @@ struct worker {
     struct story story;
     struct blocks blocks;
     struct timer blocks_timer;
+    struct dns_trouble dns_trouble;
+    bool dns_alarm, outward_full, inward_full; /* these alarms stand */
     struct refusals refusals;
     struct shadow shadow;
     struct timer rules_timer;         /* the next entry of peers is over */
@@ -576,6 +581,12 @@ void line_stop(struct line *l, bool now);
 void line_dismiss(struct link *k, bool now, const char *why);
 void line_abort_all(struct link *k); /* also those that are no line's any more */
 bool line_serves(const struct line *l, struct str local); /* up, and reaches the domain */
+
+/* ---- watch.c: alarms ---- */
+void watch_dns(struct worker *w, struct str name, enum dns_status status, const char *why);
+void watch_peer(struct peer *p);
+void watch_peer_gone(struct peer *p);
+void watch_queues(struct worker *w);
 
 /* ---- hold.c ---- */
 /* `from` is the sender's address, as written. */
