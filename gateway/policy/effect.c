@@ -4,7 +4,7 @@
 
 #include "core/base/mem.h"
 
-enum { CAUSES_MAX = 4, CAUSE_MAX = DOMAIN_MAX + 16 };
+enum { CAUSES_MAX = 8, CAUSE_MAX = DOMAIN_MAX + 16 };
 
 struct group {
     struct list_node node;
@@ -59,6 +59,31 @@ static void blame_mode(struct group *g, const struct side *s, struct str remote)
     blame(g, p != NULL ? "peers" : "security_mode", p != NULL ? p->pattern : NULL);
 }
 
+static bool has_proof(const struct cfg_peer *p)
+{
+    return p->auth != 0 || p->npins > 0 || p->ca_file != NULL || p->minimum_tls != CONFIG_UNSET ||
+           p->bidi != CONFIG_UNSET;
+}
+
+/* What a stream is proven by, and how it is used. */
+static void blame_proof(struct group *g, const struct side *s, struct str remote)
+{
+    const struct cfg_peer *p = gateway_config_peer(s->cfg, remote, has_proof);
+    if (p != NULL)
+        blame(g, "peers", p->pattern);
+}
+
+static void blame_global(struct group *g, const struct gateway_config *a,
+                         const struct gateway_config *b)
+{
+    if (a->auth != b->auth)
+        blame(g, "auth", NULL);
+    if (a->tls.minimum != b->tls.minimum)
+        blame(g, "tls.minimum", NULL);
+    if (a->bidi != b->bidi)
+        blame(g, "bidi", NULL);
+}
+
 static void find_causes(struct group *g, const struct effect_stream *s, const struct side *old,
                         const struct side *new_)
 {
@@ -66,6 +91,9 @@ static void find_causes(struct group *g, const struct effect_stream *s, const st
     if (s->renewed) {
         blame_mode(g, new_, s->remote);
         blame_mode(g, old, s->remote);
+        blame_proof(g, new_, s->remote);
+        blame_proof(g, old, s->remote);
+        blame_global(g, old->cfg, new_->cfg);
         return;
     }
     if (owner != NULL && !side_serves(new_, s->local)) {
@@ -85,10 +113,12 @@ static bool matters(const struct group *g, const char *field)
 {
     static const char *const denied[] = {"policy",    "route", "local",
                                          "direction", "until", "subdomains"};
-    if (g->renewed)
-        return strcmp(field, "security_mode") == 0 || strcmp(field, "until") == 0;
-    for (size_t i = 0; i < sizeof denied / sizeof denied[0]; i++)
-        if (strcmp(field, denied[i]) == 0)
+    static const char *const renewed[] = {"security_mode", "until",       "auth", "pins",
+                                          "ca_file",       "minimum_tls", "bidi"};
+    const char *const *list = g->renewed ? renewed : denied;
+    size_t n = g->renewed ? sizeof renewed / sizeof renewed[0] : sizeof denied / sizeof denied[0];
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(field, list[i]) == 0)
             return true;
     return false;
 }

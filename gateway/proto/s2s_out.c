@@ -663,7 +663,8 @@ struct stream_fate s2s_out_fate(const struct s2s_out *m, const struct side *side
                  (str_is(f.remote, m->authz.v[i].remote) && pair_denied(m, side, f.local));
     }
     bool one_way = m->bidi && !bidi_allowed(side, m->encrypted, m->remote);
-    bool broken = mode_broken(m, side) || one_way || !guests_ok(m, side);
+    bool broken =
+        mode_broken(m, side) || s2s_out_unproven(m, side) || one_way || !guests_ok(m, side);
     f.fate = denied ? S2S_DENIED : broken ? S2S_RENEWED : S2S_STAYS;
     return f;
 }
@@ -674,15 +675,14 @@ static void on_policy(struct s2s_out *m, struct gw_actions *out)
     if (m->state == S2S_OUT_CLOSING)
         return;
     enum s2s_fate fate = s2s_out_fate(m, m->side).fate;
-    bool unproven = !s2s_out_identity_ok(m) ||
-                    (m->state == S2S_OUT_READY && !m->encrypted && !s2s_out_dialback_counts(m));
-    m->reset = fate != S2S_DENIED && (fate == S2S_RENEWED || unproven);
+    s2s_out_identity_ok(m); /* for what is said of the stream from now on */
+    m->reset = fate == S2S_RENEWED;
     if (fate == S2S_DENIED)
         s2s_out_refuse(m, out, "policy-violation", "the policy for this domain pair has changed");
     else if (m->reset)
         s2s_out_refuse(m, out, "reset",
-                       mode_broken(m, m->side) ? "the security mode has changed"
-                       : unproven              ? "what proves this domain has changed"
+                       mode_broken(m, m->side)        ? "the security mode has changed"
+                       : s2s_out_unproven(m, m->side) ? "what proves this domain has changed"
                        : !guests_ok(m, m->side)
                            ? "the rules for a domain on this stream have changed"
                            : "bidi was switched off");
