@@ -23,12 +23,14 @@ RUN groupadd --gid 999 sallyport \
  && apt-get -qq update \
  && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends \
       ca-certificates libc-ares2 libconfig9 libexpat1 libidn2-0 libssl3 libstrophe0 libuv1 \
+      libyaml-0-2 \
       >/dev/null \
  && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log
 COPY --from=build /out/ /
 USER sallyport
 # A library that is missing above fails here, not at the first start.
-RUN /usr/local/sbin/sallyport --version && /usr/local/sbin/sallyport-router --version
+RUN /usr/local/sbin/sallyport --version && /usr/local/sbin/sallyport-router --version \
+ && /usr/local/bin/sallyportctl --version
 EXPOSE 5269
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/sbin/sallyport"]

@@ -15,14 +15,14 @@ JOBS    ?= 2
 
 # Packages that a bare Debian 12 lacks: to build and for `make check`, and for lab and `make test`.
 DEPS_BUILD := gcc make pkg-config libc6-dev libstrophe-dev libexpat1-dev libssl-dev libc-ares-dev \
-              libuv1-dev libidn2-dev libconfig-dev libcmocka-dev uthash-dev python3
+              libuv1-dev libidn2-dev libconfig-dev libyaml-dev libcmocka-dev uthash-dev python3
 DEPS_TEST  := prosody ejabberd jabberd2 lua-unbound dnsmasq-base unbound nsd ldnsutils tshark \
               python3-pytest python3-pytest-xdist python3-dnspython openssl ca-certificates procps \
               iproute2 iptables
 DEPS_CONTAINER := podman runc debootstrap
 DEPS_DEV   := clang clang-format clang-tidy cppcheck libclang-rt-14-dev valgrind gcovr haproxy
 
-PKGS := libstrophe expat openssl libcares libuv libidn2 libconfig
+PKGS := libstrophe expat openssl libcares libuv libidn2 libconfig yaml-0.1
 # Targets that install what is missing themselves.
 INSTALLING := deps deps-build deps-dev help clean lint lab lab-up lab-down lab-mode lab-servers test \
               container
@@ -57,7 +57,7 @@ ALL_CFLAGS  = -std=gnu17 $(CFLAGS) $(VARIANT) $(WARN) $(HARDEN) -I. -DSALLYPORT_
               -ffile-prefix-map=$(CURDIR)=. $(shell pkg-config --cflags $(PKGS)) -MMD -MP
 ALL_LDFLAGS = $(LDFLAGS) $(VARIANT) -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 # The pure layers link without libuv and c-ares: that is the proof that they need no sockets.
-PURE_LIBS   = $(shell pkg-config --libs libstrophe expat openssl libidn2 libconfig) -lresolv -lpthread
+PURE_LIBS   = $(shell pkg-config --libs libstrophe expat openssl libidn2 libconfig yaml-0.1) -lresolv -lpthread
 ALL_LIBS    = $(PURE_LIBS) $(shell pkg-config --libs libcares libuv)
 
 ifeq ($(V),1)
@@ -69,20 +69,20 @@ comma := ,
 say = @printf '  %-6s %s\n' $(1) $(2)
 
 # ---- sources -----------------------------------------------------------------------------------
-MAINS       := gateway/main.c xcp/router_main.c
-DRIVER_SRC  := $(filter-out core/daemon/alarm.c,$(wildcard core/net/*.c core/daemon/*.c)) \
+MAINS       := gateway/main.c xcp/router_main.c ctl/main.c
+DRIVER_SRC  := $(filter-out core/daemon/alarm.c core/daemon/story.c,$(wildcard core/net/*.c core/daemon/*.c)) \
                $(wildcard dns/cares*.c dns/resolver*.c) \
                $(filter-out $(MAINS),$(wildcard gateway/*.c xcp/router*.c))
 PURE_SRC    := $(filter-out $(DRIVER_SRC) $(MAINS),\
-               $(wildcard core/base/*.c core/xml/*.c core/tls/*.c core/stream/*.c config/*.c dns/*.c \
-               core/daemon/alarm.c xcp/*.c gateway/policy/*.c gateway/proto/*.c gateway/route/*.c))
+               $(wildcard core/base/*.c core/xml/*.c core/tls/*.c core/stream/*.c core/control/*.c \
+               config/*.c dns/*.c core/daemon/alarm.c core/daemon/story.c $(filter-out ctl/main.c,$(wildcard ctl/*.c)) xcp/*.c gateway/policy/*.c gateway/proto/*.c gateway/route/*.c))
 PURE_LIB    := $(B)/libpure.a
 DRIVER_LIB  := $(B)/libdriver.a
 obj          = $(patsubst %.c,$(B)/%.o,$(1))
 
 # The sanitized programs stand beside the released ones.
 PROG_DIR    := $(if $(filter release,$(BUILD)),$(BIN),$(B)/bin)
-PROGRAMS    := $(PROG_DIR)/sallyport $(PROG_DIR)/sallyport-router
+PROGRAMS    := $(PROG_DIR)/sallyport $(PROG_DIR)/sallyport-router $(PROG_DIR)/sallyportctl
 LAB_USER    := $(PROG_DIR)/lab-user
 TESTS_PURE  := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c tests/machine/test_*.c \
                tests/replay/test_*.c))
@@ -128,6 +128,8 @@ $(PROG_DIR)/sallyport: $(B)/gateway/main.o $(DRIVER_LIB) $(PURE_LIB)
 	$(call program,$(ALL_LIBS))
 $(PROG_DIR)/sallyport-router: $(B)/xcp/router_main.o $(DRIVER_LIB) $(PURE_LIB)
 	$(call program,$(ALL_LIBS))
+$(PROG_DIR)/sallyportctl: $(B)/ctl/main.o $(PURE_LIB)
+	$(call program,$(PURE_LIBS))
 $(PROG_DIR)/lab-user: $(B)/tests/lab/lab_user.o
 	$(call program,$(shell pkg-config --libs libstrophe))
 
@@ -243,6 +245,10 @@ deps-dev: ## what fuzzing and formatting need on top
 install: all ## install the programs (PREFIX, DESTDIR)
 	install -D -m 755 $(BIN)/sallyport $(DESTDIR)$(PREFIX)/sbin/sallyport
 	install -D -m 755 $(BIN)/sallyport-router $(DESTDIR)$(PREFIX)/sbin/sallyport-router
+	install -D -m 755 $(BIN)/sallyportctl $(DESTDIR)$(PREFIX)/bin/sallyportctl
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(BIN)/sallyportctl completion bash \
+	  > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/sallyportctl
 	install -D -m 644 config/sallyport.conf.example \
 	  $(DESTDIR)$(PREFIX)/share/doc/sallyport/examples/sallyport.conf
 	install -D -m 644 config/sallyport-router.conf.example \

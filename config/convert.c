@@ -1,4 +1,5 @@
 /* One setting of libconfig's tree into one field of the snapshot. */
+#include "config/domains.h"
 #include "config/load_priv.h"
 #include "config/value.h"
 
@@ -199,6 +200,15 @@ static void take_unit(struct schema_load *l, const struct value_in *in)
                   : "must be a duration in quotes, e.g. \"500ms\", \"30s\", \"5m\" or \"1h\"");
 }
 
+static void take_until(struct schema_load *l, const struct value_in *in)
+{
+    const char *text = config_setting_get_string(in->setting);
+    if (text == NULL || !until_parse(str_c(text), VALUE_FIELD(int64_t, in->scope->base, in->e->at)))
+        buf_puts(convert_error(l, in),
+                 "must be a day in quotes, e.g. \"2026-12-31\" (all of it), or "
+                 "a time, e.g. \"2026-12-31T18:00:00Z\"");
+}
+
 /* The canonical form of one text, or NULL after a report. */
 static char *take_one(struct schema_load *l, const struct value_in *in)
 {
@@ -228,6 +238,48 @@ static char *take_secret_of(struct schema_load *l, const struct value_in *in, co
     return secret;
 }
 
+/* Faults of a listed file are told as those of our own files are: with its name and line. */
+struct list_faults {
+    struct schema_load *l;
+    const struct value_in *in;
+    const char *path;
+    uint32_t source; /* 0: not told of yet */
+};
+
+static uint32_t source_of(struct schema_load *l, const char *path)
+{
+    struct schema_meta *m = l->meta;
+    char **files = mem_realloc(m->files, (m->nfiles + 1) * sizeof *files);
+    m->files = files != NULL ? files : m->files;
+    char *name = files != NULL ? mem_strdup(path) : NULL;
+    if (name == NULL) {
+        l->no_memory = true;
+        return 0;
+    }
+    m->files[m->nfiles] = name;
+    return (uint32_t)++m->nfiles;
+}
+
+static void list_fault(void *arg, unsigned line, bool warning, const char *text)
+{
+    struct list_faults *f = arg;
+    if (f->source == 0)
+        f->source = source_of(f->l, f->path);
+    if (f->source != 0 && line != 0)
+        buf_puts(report_open(&f->l->report, (struct schema_origin){f->source, line}, warning),
+                 text);
+    else if (f->source != 0)
+        buf_puts(convert_error(f->l, f->in), text);
+}
+
+static void take_domains(struct schema_load *l, const struct value_in *in, const char *path)
+{
+    struct list_faults f = {.l = l, .in = in, .path = path};
+    struct domain_list *list = domain_list_read(path, list_fault, &f);
+    l->no_memory = l->no_memory || list == NULL;
+    *VALUE_FIELD(struct domain_list *, in->scope->base, in->e->secret_at) = list;
+}
+
 static void take_text(struct schema_load *l, const struct value_in *in)
 {
     const struct schema_entry *e = in->e;
@@ -243,6 +295,8 @@ static void take_text(struct schema_load *l, const struct value_in *in)
     *VALUE_FIELD(char *, in->scope->base, e->at) = v;
     if (e->type == SCHEMA_SECRET)
         *VALUE_FIELD(char *, in->scope->base, e->secret_at) = take_secret_of(l, in, v);
+    if (e->type == SCHEMA_DOMAINS)
+        take_domains(l, in, v);
 }
 
 static void append_cidr(struct schema_load *l, const struct value_in *in, size_t *n)
@@ -293,6 +347,10 @@ static void take_list(struct schema_load *l, const struct value_in *in)
 {
     const struct schema_entry *e = in->e;
     int type = config_setting_type(in->setting);
+    if (e->flags & SCHEMA_OR_ONE && type == CONFIG_TYPE_STRING) {
+        append_text(l, in, VALUE_FIELD(size_t, in->scope->base, e->count_at));
+        return;
+    }
     if (type != CONFIG_TYPE_ARRAY && type != CONFIG_TYPE_LIST) {
         buf_puts(convert_error(l, in), "must be a list of texts, e.g. [\"a\", \"b\"]");
         return;
@@ -337,8 +395,12 @@ void convert_value(struct schema_load *l, const struct value_in *in)
     case SCHEMA_SIZE:
         take_unit(l, in);
         break;
+    case SCHEMA_UNTIL:
+        take_until(l, in);
+        break;
     case SCHEMA_STRING:
     case SCHEMA_SECRET:
+    case SCHEMA_DOMAINS:
         take_text(l, in);
         break;
     case SCHEMA_STRINGS:

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "config/domains.h"
 #include "config/schema.h"
 #include "config/value.h"
 
@@ -20,7 +21,10 @@ struct diff {
 static void emit(struct diff *d, const char *key, bool restart)
 {
     d->n++;
-    d->each(d->arg, &(struct config_change){key, buf_view(&d->old), buf_view(&d->new_), restart});
+    d->each(d->arg, &(struct config_change){.key = key,
+                                            .old = buf_view(&d->old),
+                                            .new_ = buf_view(&d->new_),
+                                            .restart = restart});
     buf_clear(&d->old);
     buf_clear(&d->new_);
 }
@@ -39,6 +43,35 @@ static void put_secret(struct diff *d, const struct schema_entry *e, const void 
     value_put(&d->new_, &names, b, VALUE_BARE);
 }
 
+/* Of the lists, what came and went; a few by name. */
+static void put_domains(struct buf *out, const struct domain_list *l,
+                        const struct domain_list *other, const char *sign)
+{
+    enum { NAMED_MAX = 10 };
+    size_t pos, n = 0;
+    for (size_t i = 0; l != NULL && i < l->n; i++) {
+        if (domain_list_has(other, l->v[i], &pos))
+            continue;
+        if (n++ < NAMED_MAX)
+            buf_printf(out, " %s%s", sign, l->v[i]);
+    }
+    if (n > NAMED_MAX)
+        buf_printf(out, " %s%zu more", sign, n - NAMED_MAX);
+}
+
+static void put_lists(struct diff *d, const struct schema_entry *e, const void *a, const void *b)
+{
+    const struct domain_list *x = *VALUE_CONST(struct domain_list *, a, e->secret_at);
+    const struct domain_list *y = *VALUE_CONST(struct domain_list *, b, e->secret_at);
+    value_put(&d->old, e, a, VALUE_BARE);
+    value_put(&d->new_, e, b, VALUE_BARE);
+    buf_printf(&d->old, " (%zu)", x != NULL ? x->n : 0);
+    buf_printf(&d->new_, " (%zu:", y != NULL ? y->n : 0);
+    put_domains(&d->new_, y, x, "+");
+    put_domains(&d->new_, x, y, "-");
+    buf_putc(&d->new_, ')');
+}
+
 static void diff_list(struct diff *d, const struct schema_entry *list);
 
 static void diff_table(struct diff *d, const struct schema *s, const char *label, const void *a,
@@ -54,6 +87,8 @@ static void diff_table(struct diff *d, const struct schema *s, const char *label
         snprintf(key, sizeof key, "%s%s", label, e->path);
         if (e->type == SCHEMA_SECRET || e->type == SCHEMA_SECRETS) {
             put_secret(d, e, a, b);
+        } else if (e->type == SCHEMA_DOMAINS) {
+            put_lists(d, e, a, b);
         } else {
             value_put(&d->old, e, a, VALUE_BARE);
             value_put(&d->new_, e, b, VALUE_BARE);

@@ -9,6 +9,7 @@ struct config_change {
     const char *key;      /* "security_mode", "peers[beta.lab].policy" */
     struct str old, new_; /* as an operator would write them; secrets are "(hidden)" */
     bool restart;         /* takes effect only after a restart */
+    struct str effect;    /* on what lives, for people; the diff itself leaves it absent */
 };
 
 /* Calls `each` for every difference, in schema order; returns how many. Lists of objects are

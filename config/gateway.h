@@ -6,11 +6,13 @@
 #ifndef CONFIG_GATEWAY_H
 #define CONFIG_GATEWAY_H
 
+#include "config/control.h"
 #include "core/base/buf.h"
 #include "core/base/cidr.h"
 #include "core/base/log.h"
 
 struct schema_meta; /* config/schema.h */
+struct domain_list; /* config/domains.h */
 struct schema_entry;
 
 enum security_mode { SECURITY_NO_TLS, SECURITY_TLS_OPTIONAL, SECURITY_TLS_REQUIRED };
@@ -19,7 +21,9 @@ enum peer_policy { PEER_UNSET, PEER_ALLOW, PEER_DENY };
 /* How a peer proves its domain; a set of these bits. */
 enum policy_auth { POLICY_AUTH_EXTERNAL = 1, POLICY_AUTH_DIALBACK = 2 };
 
-enum { CONFIG_UNSET = -1, CONFIG_PINS_MAX = 16 };
+enum peer_direction { DIRECTION_BOTH, DIRECTION_IN, DIRECTION_OUT };
+
+enum { CONFIG_UNSET = -1, CONFIG_ROUTES_MAX = 8, CONFIG_PINS_MAX = 16 };
 
 struct cfg_domain {
     char *name;
@@ -38,8 +42,17 @@ struct cfg_peer {
     char *ca_file;   /* the only authorities for this peer; NULL: those of tls.ca_file */
     int minimum_tls; /* as tls.minimum, which it may raise; CONFIG_UNSET: that one */
     int bidi;        /* 0, 1, or CONFIG_UNSET: the global one */
-    char *route;     /* "192.0.2.7:5269", "[2001:db8::1]:5269", "host.example:5269"; NULL: SRV */
-    bool direct_tls; /* of the route: TLS from the first byte (XEP-0368) */
+    char **route;    /* "192.0.2.7:5269", "[2001:db8::1]:5269", "host.example:5269", in the order
+                        to try; none: SRV */
+    size_t nroute;
+    bool direct_tls; /* of the route, all of it: TLS from the first byte (XEP-0368) */
+    /* Whom `policy`, or the consent that a route implies, is about. */
+    char **local; /* local domains; none: all */
+    size_t nlocal;
+    int direction; /* enum peer_direction, or CONFIG_UNSET: both. Who may write */
+    char *comment;
+    int64_t until; /* ms since 1970: the entry counts no longer then; 0: for ever */
+    bool expired;  /* see gateway_config_expire */
 };
 
 enum link_protocol {
@@ -89,11 +102,14 @@ struct gateway_config {
     const struct schema_entry *domains_entry, *peers_entry; /* of the table; looked for only once */
 
     bool federation;
-    int security_mode; /* enum security_mode */
-    int privacy_mode;  /* enum privacy_mode */
-    unsigned auth;     /* bits of enum policy_auth, at least one */
+    int security_mode;   /* enum security_mode */
+    int privacy_mode;    /* enum privacy_mode */
+    bool privacy_shadow; /* what an allow list would refuse is told and let through */
+    unsigned auth;       /* bits of enum policy_auth, at least one */
     bool use_static_routes;
-    bool bidi; /* XEP-0288 */
+    bool bidi;                    /* XEP-0288 */
+    char *allow_file, *deny_file; /* NULL: none */
+    struct domain_list *allow, *deny;
 
     struct cfg_domain *domains;
     size_t ndomains;
@@ -130,8 +146,9 @@ struct gateway_config {
     } outbound;
     struct {
         uint64_t auth, connect, keepalive, idle, close, queue, drain;
-        uint64_t dead;  /* a link that acknowledges nothing for so long is dead */
-        uint64_t probe; /* an idle link is asked for a sign of life */
+        uint64_t peer_failing; /* then it is an alarm; 0: never */
+        uint64_t dead;         /* a link that acknowledges nothing for so long is dead */
+        uint64_t probe;        /* an idle link is asked for a sign of life */
     } timeouts;
     struct {
         uint64_t stanza_size;                /* bytes, authenticated */
@@ -155,6 +172,10 @@ struct gateway_config {
         int format; /* enum log_format */
         uint64_t rate;
     } log;
+    struct cfg_control control;
+    struct {
+        char *file; /* where events are written, too; NULL: nowhere */
+    } events;
     char *user; /* to become after binding; NULL: stay */
 };
 
@@ -170,6 +191,20 @@ struct gateway_config *gateway_config_load(const char *file, struct buf *errors)
 /* The same with the contents of `file` given; the file itself is not opened. */
 struct gateway_config *gateway_config_parse(const char *file, struct str text, struct buf *errors);
 
+/* Time is the one thing that changes a snapshot: marks the entries of `peers` that are over at
+ * `now` (ms since 1970), which no look-up finds from then on. The loader does it, the owner again
+ * when gateway_config_due says so. Calls `each` for every entry that was not marked before. */
+void gateway_config_expire(struct gateway_config *c, int64_t now,
+                           void (*each)(void *arg, const struct cfg_peer *p), void *arg);
+/* When the next one is over; false: none ever will be. */
+bool gateway_config_due(const struct gateway_config *c, int64_t *due);
+
+/* Goes through what speaks for a remote domain (A-label), the nearest first: calls `each` with the
+ * exact name, then ".suffix" for every suffix, then "", and the peer entry of that name, or NULL.
+ * True: it ends there. */
+bool gateway_config_walk(const struct gateway_config *c, struct str remote,
+                         bool (*each)(void *arg, struct str name, const struct cfg_peer *p),
+                         void *arg);
 /* The peer entry that decides a setting for a remote domain (A-label): exact name, then the longest
  * "*.suffix", then "*". `has` says whether an entry sets what is asked for; NULL: none does. */
 const struct cfg_peer *gateway_config_peer(const struct gateway_config *c, struct str remote,

@@ -26,13 +26,56 @@ static struct str parent(struct str name)
     return (struct str){name.p + skip, name.n - skip};
 }
 
+bool gateway_config_walk(const struct gateway_config *c, struct str remote,
+                         bool (*each)(void *arg, struct str name, const struct cfg_peer *p),
+                         void *arg)
+{
+    size_t pos;
+    if (remote.n == 0 || *remote.p == '.' || *remote.p == '*')
+        return false; /* no name at all, and what the index calls a pattern */
+    for (struct str name = remote;; name = parent(name)) {
+        const struct cfg_peer *p = find_peer(c, name, &pos) ? &c->peers[pos] : NULL;
+        if (each(arg, name, p != NULL && !p->expired ? p : NULL))
+            return true;
+        if (name.n == 0)
+            return false;
+    }
+}
+
+void gateway_config_expire(struct gateway_config *c, int64_t now,
+                           void (*each)(void *arg, const struct cfg_peer *p), void *arg)
+{
+    for (size_t i = 0; i < c->npeers; i++) {
+        struct cfg_peer *p = &c->peers[i];
+        if (p->until == 0 || p->until > now || p->expired)
+            continue;
+        p->expired = true;
+        if (each != NULL)
+            each(arg, p);
+    }
+}
+
+bool gateway_config_due(const struct gateway_config *c, int64_t *due)
+{
+    bool any = false;
+    for (size_t i = 0; i < c->npeers; i++) {
+        const struct cfg_peer *p = &c->peers[i];
+        if (p->until == 0 || p->expired || (any && p->until >= *due))
+            continue;
+        *due = p->until;
+        any = true;
+    }
+    return any;
+}
+
 /* The index holds "*.suffix" as ".suffix" and "*" as "". */
 static const struct cfg_peer *upwards(const struct gateway_config *c, struct str from,
                                       bool (*has)(const struct cfg_peer *))
 {
     size_t pos;
     for (struct str name = from;; name = parent(name)) {
-        if (find_peer(c, name, &pos) && (has == NULL || has(&c->peers[pos])))
+        if (find_peer(c, name, &pos) && !c->peers[pos].expired &&
+            (has == NULL || has(&c->peers[pos])))
             return &c->peers[pos];
         if (name.n == 0)
             return NULL;

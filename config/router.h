@@ -3,6 +3,7 @@
 #define CONFIG_ROUTER_H
 
 #include "config/auth.h"
+#include "config/control.h"
 #include "core/base/buf.h"
 #include "core/base/log.h"
 
@@ -74,6 +75,10 @@ struct router_config {
         int level, format; /* enum log_level, enum log_format */
         uint64_t rate;     /* lines per second and event name; 0: no limit */
     } log;
+    struct cfg_control control;
+    struct {
+        char *file; /* where events are written, too; NULL: nowhere */
+    } events;
     char *user; /* to become after binding when started as root; "": none */
 };
 

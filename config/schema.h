@@ -25,11 +25,14 @@ enum schema_type {
     SCHEMA_INT,      /* uint64_t */
     SCHEMA_DURATION, /* uint64_t, milliseconds; written "30s", "5m", "1h", "500ms" */
     SCHEMA_SIZE,     /* uint64_t, bytes; written "64K", "10M", "4096" */
+    SCHEMA_UNTIL,    /* int64_t, ms since 1970, exclusive; "2026-12-31" (that whole day, UTC) or a
+                        date-time; 0 when absent */
     SCHEMA_STRING,   /* char *; NULL when unset or "" */
     SCHEMA_STRINGS,  /* char ** and a count */
     SCHEMA_CIDRS,    /* struct cidr * and a count */
     SCHEMA_SECRET,   /* char * (file name) and a second char * (its contents) */
     SCHEMA_SECRETS,  /* char ** and a second char ** with one common count */
+    SCHEMA_DOMAINS,  /* char * (file name) and a struct domain_list * (its contents) */
     SCHEMA_GROUPS,   /* array of structs and a count; the table is `sub` */
 };
 
@@ -53,6 +56,7 @@ enum schema_flag {
     SCHEMA_RESTART = 2, /* a change takes effect only after a restart */
     SCHEMA_KEY = 4,     /* names the element; unique in its list; required */
     SCHEMA_LIMITED = 8, /* values above `available` exist but not in this version */
+    SCHEMA_OR_ONE = 16, /* SCHEMA_STRINGS: one text without brackets will do */
 };
 
 enum { SCHEMA_LISTS_MAX = 4, SCHEMA_PATH_MAX = 48 };
@@ -175,5 +179,10 @@ void schema_example(const struct schema *s, struct buf *out);
 /* Every effective value with its origin, one line each: `key = value;  # file:line` or `# default`.
  * Secrets are shown as their file names only. */
 void schema_show(const struct schema *s, const void *config, struct buf *out);
+/* No file sets this root key. */
+bool schema_is_default(const struct schema *s, const void *config, const char *path);
+/* Where element `i` of a root list was begun, "file:line"; "" when it is not known. */
+void schema_where(const struct schema *s, const void *config, const char *list, size_t i,
+                  struct buf *out);
 
 #endif

@@ -4,6 +4,7 @@
 #include "config/auth.h"
 #include "config/check.h"
 #include "config/schema.h"
+#include "core/base/env.h"
 #include "core/base/mem.h"
 
 #define CONF struct gateway_config
@@ -29,9 +30,12 @@ static const struct schema_name privacy_modes[] = {{"off", PRIVACY_OFF},
                                                    {NULL, 0}};
 static const struct schema_name policies[] = {
     {"allow", PEER_ALLOW}, {"deny", PEER_DENY}, {NULL, 0}};
+static const struct schema_name directions[] = {
+    {"both", DIRECTION_BOTH}, {"in", DIRECTION_IN}, {"out", DIRECTION_OUT}, {NULL, 0}};
 static const struct schema_name proofs[] = {
     {"external", POLICY_AUTH_EXTERNAL}, {"dialback", POLICY_AUTH_DIALBACK}, {NULL, 0}};
 static const struct schema_name tls_versions[] = {{"1.2", TLS_1_2}, {"1.3", TLS_1_3}, {NULL, 0}};
+static const struct schema_name control_modes[] = CONTROL_MODES;
 static const struct schema_name log_levels[] = {
 #define X(id, text) {text, LOG_##id},
     LOG_LEVELS(X)
@@ -91,10 +95,21 @@ static const struct schema_entry peer_entries[] = {
     {SCHEMA_CHOICE(struct cfg_peer, minimum_tls, tls_versions), .unset = CONFIG_UNSET,
      .help = "lowest TLS version, not below tls.minimum"},
     {SCHEMA_MAYBE(struct cfg_peer, bidi), .help = "instead of the global one"},
-    {SCHEMA_TEXT(struct cfg_peer, route, CHECK_ROUTE),
-     .help = "address or host with a port, instead of SRV records"},
+    {SCHEMA_TEXTS(struct cfg_peer, route, nroute, CHECK_ROUTE, CONFIG_ROUTES_MAX),
+     .flags = SCHEMA_OR_ONE,
+     .help = "address or host with a port, instead of SRV records; of a list, the first reachable"},
     {SCHEMA_SWITCH(struct cfg_peer, direct_tls), .standard = "false",
      .help = "of route: TLS from the first byte (XEP-0368)"},
+    {SCHEMA_TEXTS(struct cfg_peer, local, nlocal, CHECK_DOMAIN, 1000), .flags = SCHEMA_OR_ONE,
+     .help = "local domains that the policy is about; none given: all"},
+    {SCHEMA_CHOICE(struct cfg_peer, direction, directions), .unset = CONFIG_UNSET,
+     .help = "of the policy: in: they may write to us; out: we to them; none given: both"},
+    {SCHEMA_TEXT(struct cfg_peer, comment, CHECK_ANY), .help = "for people"},
+    {.path = "until",
+     .type = SCHEMA_UNTIL,
+     .at = SCHEMA_AT(struct cfg_peer, int64_t, until),
+     .help =
+         "\"2026-12-31\" or \"2026-12-31T18:00:00Z\" (UTC): the entry does not count after that"},
 };
 
 static const struct schema peer_schema = {.entries = peer_entries,
@@ -180,6 +195,25 @@ static const struct schema_entry entries[] = {
     {SCHEMA_CHOICE(CONF, privacy_mode, privacy_modes), .standard = "\"allow-list\"",
      .help = "allow-list: only peers with policy \"allow\" or a route; deny-list: all but those\n"
              "with policy \"deny\"; off: all."},
+    {SCHEMA_SWITCH(CONF, privacy_shadow), .standard = "false",
+     .help = "Try an allow list: what it would refuse is told, counted and let through, but for\n"
+             "peers with policy \"deny\". 'sallyportctl policy propose' then writes the list."},
+    {.path = "allow_file",
+     .type = SCHEMA_DOMAINS,
+     .at = SCHEMA_AT(CONF, char *, allow_file),
+     .secret_at = SCHEMA_AT(CONF, struct domain_list *, allow),
+     .check = CHECK_FILE,
+     .example = "\"/etc/sallyport/allow.txt\"",
+     .help =
+         "File with more names that have policy \"allow\": a domain, \"*.suffix\" or \"*\" a\n"
+         "line, # begins a comment. An entry of peers with a policy for that name decides first."},
+    {.path = "deny_file",
+     .type = SCHEMA_DOMAINS,
+     .at = SCHEMA_AT(CONF, char *, deny_file),
+     .secret_at = SCHEMA_AT(CONF, struct domain_list *, deny),
+     .check = CHECK_FILE,
+     .example = "\"/etc/sallyport/deny.txt\"",
+     .help = "The same with policy \"deny\"."},
     {SCHEMA_BITS(CONF, auth, proofs), .standard = "[\"external\", \"dialback\"]",
      .help = "How a peer may prove its domain: by its certificate, by dialback, or either."},
     {SCHEMA_SWITCH(CONF, use_static_routes), .standard = "true",
@@ -226,6 +260,9 @@ static const struct schema_entry entries[] = {
      .example = "(\n  { domain = \"beta.lab\"; policy = \"allow\"; },\n"
                 "  { domain = \"*.partner.example\"; policy = \"allow\"; "
                 "security_mode = \"tls-optional\"; },\n"
+                "  { domain = \"guest.example\"; policy = \"allow\"; local = \"alpha.lab\"; "
+                "direction = \"in\";\n"
+                "    until = \"2099-12-31\"; comment = \"until the fair is over\"; },\n"
                 "  { domain = \"gamma.lab\"; route = \"192.0.2.7:5269\"; auth = [\"external\"]; "
                 "}\n)",
      .help = "Remote domains. The exact name decides before the longest pattern before \"*\", key\n"
@@ -278,6 +315,9 @@ static const struct schema_entry entries[] = {
      .standard = "\"60s\"", .help = "How long a stanza waits for its stream before it bounces."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.drain, 100, 10 * MINUTE), .standard = "\"8s\"",
      .help = "For an orderly stop."},
+    {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.peer_failing, 0, 1 * DAY),
+     .standard = "\"5m\"",
+     .help = "A domain that cannot be reached for so long is an alarm; 0: never."},
     {SCHEMA_NUMBER(CONF, SCHEMA_DURATION, timeouts.dead, 3 * SECOND, 10 * MINUTE),
      .standard = "\"10s\"",
      .help =
@@ -331,6 +371,7 @@ static const struct schema_entry entries[] = {
      .help = "Form of a line."},
     {SCHEMA_NUMBER(CONF, SCHEMA_INT, log.rate, 0, 100000), .standard = "1000",
      .help = "Lines per second and event name, from 10; 0: no limit."},
+    CONTROL_ENTRIES(CONF, "\"" CONTROL_GATEWAY_SOCKET "\""),
     {SCHEMA_TEXT(CONF, user, CHECK_NAME), .flags = SCHEMA_RESTART, .standard = "\"\"",
      .example = "\"sallyport\"", .help = "User to become after binding when started as root."},
     {.path = "workers",
@@ -376,6 +417,9 @@ struct gateway_config *gateway_config_parse(const char *file, struct str text, s
     c->refs = 1;
     c->domains_entry = schema_entry(&gateway_schema, "domains");
     c->peers_entry = schema_entry(&gateway_schema, "peers");
+    int64_t now;
+    if (env_wall(&env_system, &now))
+        gateway_config_expire(c, now, NULL, NULL);
     if ((c->file = mem_strdup(file)) == NULL) {
         buf_printf(errors, "%s: out of memory\n1 error\n", file);
         gateway_config_unref(c);

@@ -17,6 +17,7 @@ static const struct schema_name auths[] = {{"password", LINK_AUTH_PASSWORD},
                                            {"tls", LINK_AUTH_TLS},
                                            {"tls+password", LINK_AUTH_TLS_PASSWORD},
                                            {NULL, 0}};
+static const struct schema_name control_modes[] = CONTROL_MODES;
 static const struct schema_name log_levels[] = {
 #define X(id, text) {text, LOG_##id},
     LOG_LEVELS(X)
@@ -163,6 +164,7 @@ static const struct schema_entry entries[] = {
      .help = "Form of a line."},
     {SCHEMA_NUMBER(CONF, SCHEMA_INT, log.rate, 0, 100000), .standard = "1000",
      .help = "Lines per second and event name, from 10; 0: no limit."},
+    CONTROL_ENTRIES(CONF, "\"" CONTROL_ROUTER_SOCKET "\""),
     {SCHEMA_TEXT(CONF, user, CHECK_NAME), .flags = SCHEMA_RESTART, .standard = "\"\"",
      .example = "\"sallyport\"", .help = "User to become after binding when started as root."},
 };

@@ -57,7 +57,7 @@ static bool has_range(const struct schema_entry *e)
 
 static bool is_text(const struct schema_entry *e)
 {
-    return e->type == SCHEMA_STRING || e->type == SCHEMA_SECRET;
+    return e->type == SCHEMA_STRING || e->type == SCHEMA_SECRET || e->type == SCHEMA_DOMAINS;
 }
 
 /* What a line's end can tell: choices or bounds, and the default when the line shows another. */
@@ -179,4 +179,23 @@ void schema_show(const struct schema *s, const void *config, struct buf *out)
 {
     const struct schema_meta *m = *VALUE_CONST(struct schema_meta *, config, s->meta_at);
     show_table(s, m, "", config, m->origins, out);
+}
+
+bool schema_is_default(const struct schema *s, const void *config, const char *path)
+{
+    const struct schema_meta *m = *VALUE_CONST(struct schema_meta *, config, s->meta_at);
+    return m == NULL || m->origins[schema_entry(s, path) - s->entries].source == 0;
+}
+
+void schema_where(const struct schema *s, const void *config, const char *list, size_t i,
+                  struct buf *out)
+{
+    const struct schema_meta *m = *VALUE_CONST(struct schema_meta *, config, s->meta_at);
+    const struct schema_entry *e = schema_entry(s, list);
+    if (m == NULL || i >= *VALUE_CONST(size_t, config, e->count_at))
+        return;
+    const struct schema_origin *o = m->lists[e->slot].origins + i * e->sub->n;
+    for (size_t k = 0; k < e->sub->n; k++)
+        if (e->sub->entries[k].flags & SCHEMA_KEY && o[k].source != 0)
+            buf_printf(out, "%s:%u", m->files[o[k].source - 1], o[k].line);
 }

@@ -1,4 +1,5 @@
 /* What a loaded snapshot offers whatever its table: lookup, origins, release. */
+#include "config/domains.h"
 #include "config/value.h"
 
 #include "core/base/mem.h"
@@ -67,6 +68,11 @@ static void free_entry(const struct schema_entry *e, void *base)
     case SCHEMA_INT:
     case SCHEMA_DURATION:
     case SCHEMA_SIZE:
+    case SCHEMA_UNTIL:
+        break;
+    case SCHEMA_DOMAINS:
+        domain_list_free(*VALUE_FIELD(struct domain_list *, base, e->secret_at));
+        mem_free(*VALUE_FIELD(char *, base, e->at));
         break;
     case SCHEMA_SECRET:
         value_wipe(*VALUE_FIELD(char *, base, e->secret_at));

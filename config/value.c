@@ -5,7 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "config/domains.h"
 #include "config/source.h"
+#include "core/base/datetime.h"
 #include "core/base/digest.h"
 #include "core/base/key_hash.h"
 #include "core/base/mem.h"
@@ -73,6 +75,29 @@ void duration_put(struct buf *out, uint64_t ms)
 void size_put(struct buf *out, uint64_t bytes)
 {
     put_units(out, size_units, "0", bytes);
+}
+
+enum { DAY_MS = 86400000 };
+
+bool until_parse(struct str s, int64_t *ms)
+{
+    char text[32];
+    bool day = s.n == sizeof "2026-12-31" - 1;
+    if (!day)
+        return datetime_parse(s, ms) && *ms > 0;
+    snprintf(text, sizeof text, "%.*sT00:00:00Z", STR_ARG(s));
+    if (!datetime_parse(str_c(text), ms) || *ms < 0)
+        return false;
+    *ms += DAY_MS;
+    return true;
+}
+
+void until_put(struct buf *out, int64_t ms)
+{
+    char text[DATETIME_TEXT];
+    bool day = ms % DAY_MS == 0;
+    datetime_text(day ? ms - DAY_MS : ms, text);
+    buf_printf(out, "%.*s", day ? 10 : DATETIME_TEXT, text);
 }
 
 /* ---- checks ---------------------------------------------------------------------------------- */
@@ -384,6 +409,24 @@ static void put_list(struct buf *out, const struct schema_entry *e, const void *
     buf_putc(out, ']');
 }
 
+/* A list that is written as one text, or not at all. */
+static void put_one(struct buf *out, const struct schema_entry *e, const void *base,
+                    enum value_style style)
+{
+    bool set = *VALUE_CONST(size_t, base, e->count_at) > 0;
+    const char *unset = style == VALUE_BARE ? "(unset)" : "";
+    value_put_text(out, set ? (*VALUE_CONST(char **, base, e->at))[0] : unset, style);
+}
+
+static void put_until(struct buf *out, int64_t ms, enum value_style style)
+{
+    struct buf text = BUF_INIT(64);
+    if (ms != 0)
+        until_put(&text, ms);
+    value_put_text(out, ms == 0 && style == VALUE_BARE ? "(unset)" : text.p ? text.p : "", style);
+    buf_free(&text);
+}
+
 void value_put(struct buf *out, const struct schema_entry *e, const void *base,
                enum value_style style)
 {
@@ -412,7 +455,10 @@ void value_put(struct buf *out, const struct schema_entry *e, const void *base,
     case SCHEMA_STRINGS:
     case SCHEMA_CIDRS:
     case SCHEMA_SECRETS:
-        put_list(out, e, base);
+        if (e->flags & SCHEMA_OR_ONE && *VALUE_CONST(size_t, base, e->count_at) < 2)
+            put_one(out, e, base, style);
+        else
+            put_list(out, e, base);
         return;
     case SCHEMA_GROUPS:
         buf_printf(out, "(%zu)", *VALUE_CONST(size_t, base, e->count_at));
@@ -422,8 +468,12 @@ void value_put(struct buf *out, const struct schema_entry *e, const void *base,
         break;
     case SCHEMA_STRING:
     case SCHEMA_SECRET:
+    case SCHEMA_DOMAINS:
         text = *VALUE_CONST(char *, base, e->at);
         break;
+    case SCHEMA_UNTIL:
+        put_until(out, *VALUE_CONST(int64_t, base, e->at), style);
+        return;
     }
     if (text == NULL && style == VALUE_BARE)
         text = "(unset)";
@@ -434,8 +484,10 @@ bool value_is_set(const struct schema_entry *e, const void *base)
 {
     if (e->at == SCHEMA_NOWHERE)
         return false;
-    if (e->type == SCHEMA_STRING || e->type == SCHEMA_SECRET)
+    if (e->type == SCHEMA_STRING || e->type == SCHEMA_SECRET || e->type == SCHEMA_DOMAINS)
         return *VALUE_CONST(char *, base, e->at) != NULL;
+    if (e->type == SCHEMA_UNTIL)
+        return *VALUE_CONST(int64_t, base, e->at) != 0;
     if (e->type == SCHEMA_TRISTATE)
         return *VALUE_CONST(int, base, e->at) >= 0;
     if (e->type == SCHEMA_SET)
@@ -448,6 +500,16 @@ bool value_is_set(const struct schema_entry *e, const void *base)
 static bool same_text(const char *a, const char *b)
 {
     return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+/* The same patterns, in whatever order. */
+static bool same_domains(const struct domain_list *a, const struct domain_list *b)
+{
+    size_t pos, n = a != NULL ? a->n : 0;
+    bool same = n == (b != NULL ? b->n : 0);
+    for (size_t i = 0; same && i < n; i++)
+        same = domain_list_has(b, a->v[i], &pos);
+    return same;
 }
 
 static bool same_list(const struct schema_entry *e, const void *a, const void *b)
@@ -486,6 +548,13 @@ bool value_equal(const struct schema_entry *e, const void *a, const void *b)
     case SCHEMA_DURATION:
     case SCHEMA_SIZE:
         return *VALUE_CONST(uint64_t, a, e->at) == *VALUE_CONST(uint64_t, b, e->at);
+    case SCHEMA_UNTIL:
+        return *VALUE_CONST(int64_t, a, e->at) == *VALUE_CONST(int64_t, b, e->at);
+    case SCHEMA_DOMAINS:
+        if (!same_domains(*VALUE_CONST(struct domain_list *, a, e->secret_at),
+                          *VALUE_CONST(struct domain_list *, b, e->secret_at)))
+            return false;
+        return same_text(*VALUE_CONST(char *, a, e->at), *VALUE_CONST(char *, b, e->at));
     case SCHEMA_SECRET:
         if (!same_text(*VALUE_CONST(char *, a, e->secret_at),
                        *VALUE_CONST(char *, b, e->secret_at)))

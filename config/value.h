@@ -9,6 +9,8 @@ enum { VALUE_TEXT_MAX = 4096, SECRET_SIZE_MAX = 4096 };
 
 bool duration_parse(struct str s, uint64_t *ms); /* "500ms", "30s", "5m", "1h", "2d" */
 bool size_parse(struct str s, uint64_t *bytes);  /* "4096", "64K", "10M", "1G" */
+bool until_parse(struct str s, int64_t *ms);     /* "2026-12-31" (to its end), or a date-time */
+void until_put(struct buf *out, int64_t ms);     /* as a day when it is the end of one */
 void duration_put(struct buf *out, uint64_t ms); /* in the largest unit that fits */
 void size_put(struct buf *out, uint64_t bytes);
 

@@ -537,3 +537,10 @@ void resolver_flush(struct resolver *r)
 {
     dns_cache_flush(r->cache);
 }
+
+void resolver_status(const struct resolver *r, struct resolver_status *out)
+{
+    *out = (struct resolver_status){.cached = dns_cache_entries(r->cache),
+                                    .asking = r->jobs.count,
+                                    .waiting = r->queries.count};
+}

@@ -51,4 +51,9 @@ void dns_query_cancel(struct dns_query *q);
 /* Forgets what is cached (after a reload that changes servers). */
 void resolver_flush(struct resolver *r);
 
+struct resolver_status {
+    size_t cached, asking, waiting; /* names known, names being asked, who waits for them */
+};
+void resolver_status(const struct resolver *r, struct resolver_status *out);
+
 #endif

@@ -175,6 +175,18 @@ static void ask(struct in_session *in, const struct gw_action *act)
     peer_kick(p);
 }
 
+static void tell_proven(struct in_session *in, const struct gw_action *a)
+{
+    struct policy_decision d =
+        side_pair(&in->front->side, a->u.pair.local, a->u.pair.remote, WAY_IN);
+    const struct tls_peer *tls = conn_tls_peer(in->s.conn);
+    char peer[DOMAIN_MAX + 1];
+    str_copy(peer, sizeof peer, a->u.pair.remote);
+    story_tell(&in->w->story, "stream.up", peer, "%s can write to %.*s (%s; %s%s%.*s)", peer,
+               STR_ARG(a->u.pair.local), tls != NULL ? tls->protocol : "in clear", d.rule,
+               d.pattern.n ? " " : "", STR_ARG(d.pattern));
+}
+
 static void pair_proven(struct in_session *in, const struct gw_action *a)
 {
     if (in->node.in != &in->front->in_proven) {
@@ -184,6 +196,7 @@ static void pair_proven(struct in_session *in, const struct gw_action *a)
     front_works(in->front);
     if (in->front->link != NULL)
         return;
+    tell_proven(in, a);
     carrier_proven(in, a->u.pair.local, a->u.pair.remote);
     carry_pause_new(in->w, &in->s, &in->full_links, a->u.pair.local, a->u.pair.remote);
 }
@@ -207,6 +220,14 @@ static void malformed(struct in_session *in, const struct stanza *st, const stru
         w->n.outward.dropped++;
 }
 
+static void refused(const struct in_session *in, const struct gw_action *a)
+{
+    struct policy_decision d =
+        side_pair(&in->front->side, a->u.pair.local, a->u.pair.remote, WAY_IN);
+    if (in->front->link == NULL)
+        rules_refused(in->w, &d, a->u.pair.local, a->u.pair.remote, WAY_IN);
+}
+
 static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
 {
     struct in_session *in = (struct in_session *)s;
@@ -227,6 +248,9 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
     case ACT_PAIR:
         pair_proven(in, a);
         break;
+    case ACT_REFUSED:
+        refused(in, a);
+        break;
     case ACT_VOUCHED:
         if (in->front->link == NULL)
             worker_vouched(in->w, &a->u.vouched.request, a->u.vouched.good);
@@ -243,6 +267,11 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
     if (reason == END_UNTRUSTED)
         front_alarm(in->front, link_alarm_of(in->m.verdict),
                     str_c(trust_reason_text(in->m.verdict)));
+    /* One that only asked dialback questions has got its answers: that is no story. */
+    if (in->front->link == NULL && in->m.remote != NULL && reason != END_DIALBACK_ONLY)
+        story_tell(&in->w->story, in->node.in == &in->front->in_proven ? "stream.down" : "refused",
+                   in->m.remote, "the stream from %s ended: %s%s%.*s", in->m.remote,
+                   end_reason_name(reason), text.n ? ": " : "", STR_ARG(text));
     log_ev(&s->log, LOG_INFO, "s2s.closed", KV_C("reason", end_reason_name(reason)),
            KV_I("stanzas", in->stanzas), KV_I("bytes_in", conn_bytes_in(s->conn)),
            KV_I("bytes_out", conn_bytes_out(s->conn)),

@@ -119,13 +119,14 @@ void peer_resume(struct front *f, size_t link)
 
 bool carry_inward(struct worker *w, const struct gw_event *ev, const struct gw_action *a)
 {
-    if (a->kind == ACT_DELIVER)
+    if (a->kind == ACT_DELIVER) {
+        rules_passed_in(w, a->u.pair.local, a->u.pair.remote);
         switch_inward(w, ev->u.stanza, a->u.pair.local, a->u.pair.remote);
-    else if (a->kind == ACT_BOUNCE || a->kind == ACT_DROP)
+        return true;
+    }
+    if (a->kind == ACT_BOUNCE || a->kind == ACT_DROP)
         switch_malformed_inward(w, ev->u.stanza, a);
-    else
-        return false;
-    return true;
+    return a->kind == ACT_BOUNCE || a->kind == ACT_DROP;
 }
 
 /* ---- carriers -------------------------------------------------------------------------------- */

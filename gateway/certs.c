@@ -413,7 +413,7 @@ static void tell_replaced(const struct telling *t, const struct cert *c)
     log_ev(t->env->log, LOG_NOTICE, "tls.certificate.replaced", KV_C("domain", t->domain),
            KV_C("role", t->role), KV_C("link", t->certs->link), KV_C("file", c->file),
            KV_C("subject", p->subject), KV_C("issuer", p->issuer),
-           KV_C("until", datetime_text(p->not_after, until)), KV_C("sha256", hash));
+           KV_C("until", datetime_text(p->not_after * 1000, until)), KV_C("sha256", hash));
 }
 
 static void tell_made(const struct telling *t)
@@ -478,11 +478,12 @@ static void tell_end(const struct telling *t, struct cert *c)
     if (e <= c->told) /* or the clock was set back */
         return;
     char until[DATETIME_TEXT], text[ALARM_TEXT_MAX];
-    const char *date = datetime_text(end, until), *file = c->file != NULL ? c->file : t->domain;
+    const char *date = datetime_text(end * 1000, until),
+               *file = c->file != NULL ? c->file : t->domain;
     if (e == TLS_EXPIRY_OVER)
-        (void)snprintf(text, sizeof text, "expired on %s: %s", date ? date : "?", file);
+        (void)snprintf(text, sizeof text, "expired on %s: %s", *date ? date : "?", file);
     else
-        (void)snprintf(text, sizeof text, "expires on %s, in %s: %s", date ? date : "?",
+        (void)snprintf(text, sizeof text, "expires on %s, in %s: %s", *date ? date : "?",
                        tls_expiry_name(e), file);
     c->told = e;
     log_ev(t->env->log, LOG_WARN, "tls.certificate.expires", KV_C("domain", t->domain),
@@ -593,25 +594,33 @@ struct tls_ctx *certs_tls(const struct certs *c)
 
 /* ---- state into the log ---------------------------------------------------------------------- */
 
-static void dump_one(const struct telling *t, const struct cert *c, const struct log_ctx *log)
+static void put_one(const struct telling *t, const struct cert *c, const struct kv_sink *to)
 {
     const struct tls_peer *p = tls_own_shows(c->own);
     char until[DATETIME_TEXT], since[DATETIME_TEXT], hash[KEY_HASH_TEXT_MAX];
     put_hash(c, hash);
-    log_ev(log, LOG_NOTICE, "state.certificate", KV_C("domain", t->domain), KV_C("role", t->role),
-           KV_C("link", t->certs->link), KV_C("subject", p->subject), KV_C("issuer", p->issuer),
-           KV_C("until", datetime_text(p->not_after, until)),
-           KV_C("since", c->since != 0 ? datetime_text(c->since, since) : NULL),
-           KV_C("source", c->file != NULL ? "config" : "self-made"), KV_C("file", c->file),
-           KV_C("sha256", hash), KV_C("kept", c->why));
+    const struct kv kv[] = {
+        KV_C("domain", t->domain),
+        KV_C("role", t->role),
+        KV_C("link", t->certs->link),
+        KV_C("subject", p->subject),
+        KV_C("issuer", p->issuer),
+        KV_C("until", datetime_text(p->not_after * 1000, until)),
+        KV_C("since", c->since != 0 ? datetime_text(c->since * 1000, since) : NULL),
+        KV_C("source", c->file != NULL ? "config" : "self-made"),
+        KV_C("file", c->file),
+        KV_C("sha256", hash),
+        KV_C("kept", c->why),
+    };
+    to->put(to->arg, "state.certificate", kv, sizeof kv / sizeof kv[0]);
 }
 
-void certs_dump(const struct certs *c, const struct log_ctx *log)
+void certs_state(const struct certs *c, const struct kv_sink *to)
 {
     for (size_t i = 0; c != NULL && i < c->n; i++)
         for (int server = 1; server >= 0; server--) {
             const struct telling t = telling_of(c, &c->v[i], server, NULL);
             if (c->v[i].role[server].own != NULL)
-                dump_one(&t, &c->v[i].role[server], log);
+                put_one(&t, &c->v[i].role[server], to);
         }
 }

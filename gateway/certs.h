@@ -50,7 +50,7 @@ bool certs_unsettled(const struct certs *c);
 /* For new streams; borrowed, as long as nobody looks. */
 struct tls_ctx *certs_tls(const struct certs *c);
 
-/* One line each: state.certificate domain= role= subject= issuer= until= since= source=. */
-void certs_dump(const struct certs *c, const struct log_ctx *log);
+/* A row of state.certificate for each that is in use. */
+void certs_state(const struct certs *c, const struct kv_sink *to);
 
 #endif

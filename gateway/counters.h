@@ -27,8 +27,10 @@ struct books {
 #define COUNTERS(X)                                                                                \
     X(firewall_refused, "stanzas refused by the address firewall of the link")                     \
     X(policy_refused, "stanzas refused by policy")                                                 \
+    X(shadow_passed, "stanzas that an allow list on trial would refuse")                           \
     X(streams_in, "incoming streams accepted")                                                     \
     X(streams_out, "outgoing connections made")                                                    \
+    X(streams_shared, "outgoing streams that another remote domain joined")                        \
     X(streams_refused, "incoming connections closed at once by a limit")                           \
     X(dialback_asked, "keys that an authority was asked to verify")                                \
     X(bidi_quarantines, "peers that broke the rules of bidirectional streams")

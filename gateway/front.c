@@ -46,6 +46,7 @@ void front_unreached(struct front *f, const char *why)
         return;
     log_ev(&w->ctx, LOG_ERROR, "link.down", KV_C("link", c->name), KV_C("addr", c->address),
            KV_C("msg", why));
+    story_tell(&w->story, "link.down", c->name, "nobody can be reached at %s: %s", c->address, why);
     f->down = true;
     f->since = loop_now(&w->loop);
     loop_timer_set(&w->loop, &f->hold_timer, w->cfg->limits.hold_time);
@@ -70,6 +71,7 @@ void front_reached(struct front *f)
     f->since = loop_now(&w->loop);
     log_ev(&w->ctx, LOG_NOTICE, "link.up", KV_C("link", f->link->kit->c->name),
            KV_I("held", w->hold.items.count));
+    story_tell(&w->story, "link.up", f->link->kit->c->name, "the link is up again");
     alarm_clear(&w->alarms, "link.connect", f->link->kit->c->name, f->since);
     peer_retry_all(f);
     loop_post(&w->loop, &w->hold.sweep);
@@ -80,7 +82,9 @@ void front_reached(struct front *f)
 static void look(struct front *f, struct link *link, struct certs *certs)
 {
     f->link = link;
-    f->side = (struct side){f->w->cfg, link != NULL ? link->kit->c : NULL};
+    f->side = (struct side){.cfg = f->w->cfg,
+                            .link = link != NULL ? link->kit->c : NULL,
+                            .blocks = link != NULL ? NULL : &f->w->blocks};
     certs_free(f->certs);
     f->certs = certs;
     front_set_limits(f);

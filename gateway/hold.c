@@ -159,6 +159,7 @@ static void keep(struct worker *w, struct held *h, bool first)
     else
         list_append(&w->hold.items, &h->node);
     w->hold.bytes += h->stanza.s.n;
+    watch_queues(w);
     watch(w);
 }
 
@@ -166,6 +167,7 @@ static void take_out(struct worker *w, struct held *h)
 {
     list_remove(&h->node);
     w->hold.bytes -= h->stanza.s.n;
+    watch_queues(w);
 }
 
 /* NULL: it may wait. */

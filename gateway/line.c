@@ -171,6 +171,7 @@ static void went_up(struct link_session *ls)
     if (is_jabberd2(ls)) /* it may not know all domains yet */
         set_lacking(l);
     log_ev(&ls->s.log, LOG_NOTICE, "link.up", KV_C("tls", tls ? tls->protocol : NULL));
+    story_tell(&w->story, "link.up", l->label, "the link to %s is up", ls->addr);
     alarm_clear_all(&w->alarms, "link.", l->label, l->since);
     remember_proven(ls);
     size_t held = w->hold.items.count;
@@ -324,6 +325,9 @@ static void tell_end(struct link_session *ls, enum end_reason reason, struct str
     log_ev(&ls->s.log, reason == END_DRAINED ? LOG_NOTICE : LOG_ERROR, "link.down",
            KV_C("reason", end_reason_name(reason)), KV_I("bytes_in", conn_bytes_in(ls->s.conn)),
            KV_I("bytes_out", conn_bytes_out(ls->s.conn)), KV_S("msg", text.n ? text : STR_NONE));
+    if (ls->ready && ls->line != NULL)
+        story_tell(&ls->w->story, "link.down", ls->line->label, "the link to %s ended: %s%s%.*s",
+                   ls->addr, end_reason_name(reason), text.n ? ": " : "", STR_ARG(text));
     raise_alarm(ls, reason, text);
 }
 

@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <expat.h>
 #include <libconfig.h>
+#include <limits.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strophe.h>
 #include <unistd.h>
@@ -14,6 +16,9 @@
 #include "core/daemon/auth_info.h"
 #include "core/daemon/report.h"
 #include "core/daemon/supervisor.h"
+#include "ctl/client.h"
+#include "ctl/table.h"
+#include "gateway/control.h"
 #include "gateway/policy/policy.h"
 #include "gateway/worker.h"
 
@@ -22,6 +27,7 @@ enum { ERRORS_MAX = 1 << 20 };
 struct gateway {
     struct supervisor supervisor;
     struct worker worker;
+    struct gateway_control control;
     struct log *log;
     const struct supervisor_options *options;
     const char *config_file;
@@ -62,10 +68,13 @@ static bool on_reload(void *arg)
         buf_clear(&errors);
         ok = worker_reload(&g->worker, c, &errors);
     }
-    if (ok)
+    if (ok) {
+        operate_adopt(&g->control.operate, &c->control, c->events.file);
         log_set(g->log, level_of(g, c), (enum log_format)c->log.format, (unsigned)c->log.rate);
-    else
+    } else {
         report_rejected(&g->worker.ctx, &errors);
+        operate_rejected(&g->control.operate, &errors);
+    }
     gateway_config_unref(c);
     buf_free(&errors);
     return ok;
@@ -97,6 +106,59 @@ static void on_dump(void *arg)
     worker_dump(&((struct gateway *)arg)->worker);
 }
 
+/* ---- control --------------------------------------------------------------------------------- */
+
+static const void *current(void *arg)
+{
+    return ((struct gateway *)arg)->worker.cfg;
+}
+
+static void *load(const char *file, struct buf *errors)
+{
+    return gateway_config_load(file, errors);
+}
+
+static void unref(void *config)
+{
+    gateway_config_unref(config);
+}
+
+static size_t diff(void *arg, const void *b,
+                   void (*each)(void *each_arg, const struct config_change *), void *each_arg)
+{
+    return rules_diff(&((struct gateway *)arg)->worker, b, each, each_arg);
+}
+
+static void on_change(void *arg, const struct config_change *c)
+{
+    operate_changed(arg, c);
+}
+
+/* True also when there is no socket and needs to be none. */
+static bool open_control(struct gateway *g)
+{
+    static const struct operate_config config = {&gateway_schema, current, load, unref, diff};
+    char why[CONTROL_WHY_MAX];
+    g->control.w = &g->worker;
+    g->control.operate = (struct operate){.loop = &g->worker.loop,
+                                          .log = g->log,
+                                          .ctx = g->worker.ctx,
+                                          .story = &g->worker.story,
+                                          .alarms = &g->worker.alarms,
+                                          .supervisor = &g->supervisor,
+                                          .config = &config,
+                                          .file = g->config_file,
+                                          .arg = g};
+    g->worker.on_change = on_change;
+    g->worker.on_change_arg = &g->control.operate;
+    bool ok = gateway_control_open(&g->control, why);
+    if (!ok)
+        fprintf(stderr, "%s: %s\n", program.name, why);
+    return ok;
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
 static int run(struct gateway *g, struct gateway_config *cfg)
 {
     static const struct supervisor_ops ops = {on_reload, on_drain, on_stop, on_dump};
@@ -106,13 +168,15 @@ static int run(struct gateway *g, struct gateway_config *cfg)
     if (!started)
         fprintf(stderr, "%s: %.*s", program.name, STR_ARG(buf_view(&why)));
     else
-        code = supervisor_drop(&program, cfg->user);
+        code = open_control(g) ? supervisor_drop(&program, cfg->user) : SUPERVISOR_UNAVAILABLE;
     if (started && code == SUPERVISOR_OK) {
         if (supervisor_start(&g->supervisor, &g->worker.loop, &ops, g)) {
             log_ev(&g->worker.ctx, LOG_NOTICE, "gateway.start", KV_C("version", SALLYPORT_VERSION),
                    KV_C("config", g->config_file), KV_I("pid", getpid()),
                    KV_C("security_mode",
                         policy_security_name((enum security_mode)cfg->security_mode)));
+            story_tell(&g->worker.story, "start", "", "sallyport %s has started",
+                       SALLYPORT_VERSION);
             supervisor_ready(&g->supervisor);
             loop_run(&g->worker.loop);
             supervisor_stop(&g->supervisor);
@@ -120,6 +184,7 @@ static int run(struct gateway *g, struct gateway_config *cfg)
             code = SUPERVISOR_SYSTEM;
         }
     }
+    operate_close(&g->control.operate);
     worker_close(&g->worker);
     buf_free(&why);
     return code;
@@ -136,6 +201,35 @@ static int serve(struct gateway *g, const struct supervisor_options *o, struct g
     return code;
 }
 
+/* What the file would change in the gateway that runs now, if one does and answers. */
+static void compare(const struct supervisor_options *o, const struct gateway_config *cfg)
+{
+    enum { ANSWER_MS = 5000 };
+    struct buf request = BUF_INIT(PATH_MAX * 2), reply = BUF_INIT(CLIENT_LINE_MAX);
+    struct buf text = BUF_INIT(CLIENT_LINE_MAX);
+    struct document d = {NULL};
+    char path[PATH_MAX];
+    bool asked = cfg->control.socket != NULL && realpath(o->config, path) != NULL;
+    command_quote(&request, STR("config"));
+    command_quote(&request, STR("check"));
+    command_quote(&request, str_c(asked ? path : ""));
+    buf_putc(&request, '\n');
+    asked = asked && client_ask(cfg->control.socket, &request, ANSWER_MS, &reply);
+    const struct value *root = asked && document_read(&d, buf_view(&reply)) ? d.v : NULL;
+    const struct value *ok = document_get(&d, root, "ok");
+    const struct value *why = document_get(&d, document_get(&d, root, "error"), "text");
+    if (ok != NULL)
+        table_print(&d, ok, &text);
+    if (text.len > 0)
+        printf("\nCompared with the gateway that runs now:\n%.*s", STR_ARG(buf_view(&text)));
+    else if (why != NULL)
+        fprintf(stderr, "%s: not compared with the running gateway: %s\n", program.name, why->text);
+    document_free(&d);
+    buf_free(&request);
+    buf_free(&reply);
+    buf_free(&text);
+}
+
 static int check_only(const struct supervisor_options *o, const struct gateway_config *cfg)
 {
     struct buf text = BUF_INIT(ERRORS_MAX);
@@ -145,6 +239,7 @@ static int check_only(const struct supervisor_options *o, const struct gateway_c
     }
     buf_free(&text);
     printf("%s: the configuration is fine\n", o->config);
+    compare(o, cfg);
     return SUPERVISOR_OK;
 }
 

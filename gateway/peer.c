@@ -89,6 +89,7 @@ struct peer *peer_get(struct front *f, struct str remote, struct str local)
 
 static void free_peer(struct peer *p)
 {
+    watch_peer_gone(p);
     HASH_DEL(p->front->peers, p);
     loop_unpost(&p->w->loop, &p->kick);
     loop_timer_clear(&p->w->loop, &p->timer);
@@ -97,7 +98,7 @@ static void free_peer(struct peer *p)
     if (p->dialling != NULL)
         connect_cancel(p->dialling);
     if (p->out != NULL)
-        p->out->peer = NULL;
+        guest_leave(p);
     dane_target_free(p->dane);
     remote_free(p->remote);
     mem_free(p);
@@ -149,13 +150,35 @@ static void move_out(struct peer *p, struct str local)
         peer_kick(own);
 }
 
+/* Whom it is about; NULL: nobody who is still here. */
+static struct peer *concerned(const struct out_session *o, const struct gw_action *a)
+{
+    return a->kind == ACT_PAIR       ? guest_user(o, a->u.pair.remote)
+           : a->kind == ACT_ANSWERED ? guest_user(o, a->u.answered.request.remote)
+                                     : o->peer;
+}
+
+/* A guest that has left was answered `invalid`: this stream carries nothing new. */
+static void end_if_invalid(struct out_session *o, const struct gw_action *a)
+{
+    static const char why[] = "the peer has refused a key of ours on this stream";
+    if (a->kind != ACT_PAIR || a->u.pair.result != PAIR_INVALID || o->peer == NULL)
+        return;
+    guest_part(o, why, true);
+    session_drain(&o->s, why);
+}
+
 static void act(struct session *s, const struct gw_event *ev, const struct gw_action *a)
 {
     struct out_session *o = (struct out_session *)s;
-    struct peer *p = o->peer;
     uint64_t now = loop_now(s->loop);
-    if (carry_inward(o->w, ev, a) || p == NULL)
+    if (carry_inward(o->w, ev, a))
         return;
+    struct peer *p = concerned(o, a);
+    if (p == NULL) {
+        end_if_invalid(o, a);
+        return;
+    }
     switch (a->kind) {
     case ACT_READY:
         front_works(p->front);
@@ -163,31 +186,28 @@ static void act(struct session *s, const struct gw_event *ev, const struct gw_ac
         break;
     case ACT_PAIR:
         worker_key_answered(o, a);
+        if (a->u.pair.result == PAIR_VALID && p->front->link == NULL)
+            story_tell(&p->w->story, "stream.up", p->domain, "%.*s can write to %s (%s)",
+                       STR_ARG(a->u.pair.local), p->domain,
+                       conn_encrypted(s->conn) ? conn_tls_peer(s->conn)->protocol : "in clear");
         if (a->u.pair.result == PAIR_ERROR) /* dialback did not do either */
             p->without_external = 0;
         if (a->u.pair.result == PAIR_VALID && o->m.bidi)
             carry_pause_new(o->w, s, &o->full_links, a->u.pair.local, a->u.pair.remote);
         if (a->u.pair.result == PAIR_ALONE)
             move_out(p, a->u.pair.local);
-        else
+        else if (!guest_turned_away(p, a))
             remote_pair_result(p->remote, a->u.pair.local, a->u.pair.result, a->u.pair.text, now);
         break;
     case ACT_ANSWERED:
-        remote_answered(p->remote, &a->u.answered.request, a->u.answered.verdict,
-                        a->u.answered.text, now);
+        if (!guest_turned_away(p, a))
+            remote_answered(p->remote, &a->u.answered.request, a->u.answered.verdict,
+                            a->u.answered.text, now);
         break;
     default:
         return; /* not of outgoing streams */
     }
     peer_kick(p);
-}
-
-/* Its peer has nothing to do with it any more. */
-static void leave(struct out_session *o)
-{
-    peer_carried(o->peer, o->sent_ms);
-    o->peer->out = NULL;
-    o->peer = NULL;
 }
 
 /* The sentence that a bounce will carry: which step failed, against whom. */
@@ -227,12 +247,14 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
            KV_I("bytes_out", conn_bytes_out(s->conn)),
            KV_S("tls", tls ? str_c(tls->protocol) : STR("none")),
            KV_S("msg", text.n ? text : STR_NONE));
+    if (o->front->link == NULL && authz_count(&o->m.authz, AUTHZ_VALID) > 0)
+        story_tell(&o->w->story, "stream.down", o->m.remote, "the stream to %s ended: %s%s%.*s",
+                   o->m.remote, end_reason_name(reason), text.n ? ": " : "", STR_ARG(text));
     carry_take_back(o->front, s);
     bool without = peer_judge_bidi(o);
     if (o->peer == NULL)
         return;
     struct peer *p = o->peer;
-    leave(o);
     char why[360];
     describe_end(o, reason, text, why, sizeof why);
     bool hung = hung_up(&o->m, reason), again = o->m.reset || hung || without;
@@ -240,18 +262,12 @@ static void ended(struct session *s, enum end_reason reason, struct str text)
         p->without_external = loop_now(s->loop) + WITHOUT_EXTERNAL_MS;
     if (reason == END_UNTRUSTED) /* it may come back with another certificate */
         conn_forget_session(s->conn);
-    if (again)
-        remote_stream_reset(p->remote, str_c(why), loop_now(s->loop));
-    else
-        remote_stream_ended(p->remote, str_c(why), loop_now(s->loop));
-    peer_kick(p);
+    guest_part(o, why, again);
 }
 
 static void drained(struct session *s)
 {
-    struct out_session *o = (struct out_session *)s;
-    if (o->peer != NULL)
-        peer_kick(o->peer);
+    guest_kick_all((struct out_session *)s);
 }
 
 static void sent(struct session *s, size_t stanzas, size_t bytes)
@@ -259,8 +275,7 @@ static void sent(struct session *s, size_t stanzas, size_t bytes)
     (void)bytes;
     struct out_session *o = (struct out_session *)s;
     carry_sent(o->front, stanzas);
-    if (o->peer != NULL)
-        remote_sent(o->peer->remote);
+    guest_sent(o);
 }
 
 static void free_session(struct out_session *o)
@@ -333,6 +348,8 @@ static struct out_session *new_session(struct peer *p, const struct endpoint *to
     o->front = p->front;
     o->peer = p;
     o->sid = worker_sid(w);
+    o->opened_ms = loop_now(&w->loop);
+    o->at = *to;
     endpoint_text(to, o->addr);
     if (!s2s_out_init(&o->m, &p->front->side, &w->secrets, str_c(p->local), str_c(p->domain))) {
         s2s_out_free(&o->m);
@@ -356,13 +373,14 @@ static struct out_session *new_session(struct peer *p, const struct endpoint *to
     return o;
 }
 
-/* Ends the stream without hearing from it again. */
+/* Ends the stream without hearing from it again; who shares it needs another one. */
 static void detach(struct peer *p, const char *why)
 {
     struct out_session *o = p->out;
     if (o == NULL)
         return;
-    leave(o);
+    guest_leave(p);
+    guest_part(o, why, true);
     session_drain(&o->s, why);
 }
 
@@ -372,6 +390,8 @@ static void dial_failed(struct peer *p, const char *why, bool unresolved)
 {
     log_ev(&p->w->ctx, LOG_NOTICE, "s2s.dial.failed", KV_C("peer", p->domain),
            KV_I("target", p->target), KV_C("msg", why));
+    if (p->front->link == NULL)
+        story_tell(&p->w->story, "peer.failed", p->domain, "%s", why);
     remote_dial_failed(p->remote, str_c(why), unresolved, loop_now(&p->w->loop));
     peer_kick(p);
 }
@@ -410,48 +430,22 @@ static void on_connected(void *arg, uv_tcp_t *tcp, const struct endpoint *to, co
     }
 }
 
-static bool is_own_listener(const struct front *f, const struct ip *ip, uint16_t port)
-{
-    static const struct ip any4 = {{0}, 4}, any6 = {{0}, 16};
-    for (size_t i = 0; i < f->nlisteners; i++) {
-        const struct endpoint *at = listen_local(f->listeners[i]);
-        bool any = ip_equal(&at->ip, &any4) || ip_equal(&at->ip, &any6);
-        if (at->port == port && (ip_equal(&at->ip, ip) || (any && worker_own_address(ip))))
-            return true;
-    }
-    return false;
-}
-
-/* A stranger's SRV record must not aim us at ourselves or at the inside. Our own listeners and the
- * links are refused always, other networks unless a route gives the literal address. */
-static bool refused(void *arg, const struct endpoint *e, const char **why)
-{
-    struct peer *p = arg;
-    const struct gateway_config *c = p->w->cfg;
-    if (p->front->link != NULL)
-        return false; /* the operator has named the address */
-    *why = "this address is the inside link";
-    if (link_address(p->w, e))
-        return true;
-    *why = "this address is our own listener";
-    if (is_own_listener(p->front, &e->ip, e->port))
-        return true;
-    for (size_t i = 0; !p->literal && i < c->outbound.ndeny; i++) {
-        *why = "this address is in outbound.deny_networks";
-        if (cidr_has(&c->outbound.deny_networks[i], &e->ip))
-            return true;
-    }
-    return false;
-}
-
 static void connect_to(struct peer *p, const struct ip *ips, size_t n)
 {
     struct worker *w = p->w;
     struct endpoint e[DNS_ADDRESSES_MAX];
-    struct connect_options opt = {
-        .targets = e, .ntargets = n, .deadline_ms = w->cfg->timeouts.connect, .refused = refused};
+    struct connect_options opt = {.targets = e,
+                                  .ntargets = n,
+                                  .deadline_ms = w->cfg->timeouts.connect,
+                                  .refused = peer_refuses};
+    const char *why;
     for (size_t i = 0; i < n; i++)
         e[i] = (struct endpoint){ips[i], p->targets[p->target].port};
+    struct out_session *o = guest_host(p, e, n);
+    if (o != NULL && !peer_refuses(p, &o->at, &why)) {
+        guest_join(p, o);
+        return;
+    }
     for (size_t i = 0; p->front->link == NULL && i < w->cfg->outbound.nsource; i++) {
         struct ip ip;
         if (ip_parse(str_c(w->cfg->outbound.source[i]), &ip))
@@ -476,6 +470,7 @@ static void on_addresses(void *arg, const struct dns_addresses *a)
     struct peer *p = arg;
     p->query = NULL;
     p->found = *a;
+    watch_dns(p->w, str_c(p->targets[p->target].host), a->status, a->text);
     if (a->status != DNS_OK || a->n == 0)
         dial_failed(p, a->text, true);
     else
@@ -489,7 +484,8 @@ static void dial(struct peer *p, size_t target)
     dane_target_free(p->dane);
     p->dane = NULL;
     const char *host = p->targets[target].host;
-    if (ip_parse(str_c(host), &ip)) {
+    p->literal = p->routed && ip_parse(str_c(host), &ip);
+    if (p->literal) {
         connect_to(p, &ip, 1);
         return;
     }
@@ -508,6 +504,7 @@ static void want(struct peer *p, const struct remote_act *a)
     if (a->what == REMOTE_DO_WANT_PAIR) {
         ev.kind = EV_WANT_PAIR;
         ev.u.pair.local = a->local;
+        ev.u.pair.remote = str_c(p->domain);
     } else {
         ev.kind = EV_WANT_VERIFY;
         ev.u.verify = a->request;
@@ -549,7 +546,7 @@ static bool send_now(struct peer *p, struct str local, struct span stanza)
         return false;
     uint64_t carrier = remote_carrier(p->remote, local);
     if (carrier != 0 ? !carrier_takes(p, carrier, local)
-                     : !writable(p) || !s2s_out_valid(&p->out->m, local))
+                     : !writable(p) || !s2s_out_valid(&p->out->m, local, str_c(p->domain)))
         return false;
     hand_over(p, carrier, stanza);
     return true;
@@ -629,7 +626,8 @@ static void carry_out(struct peer *p, struct remote_act *a)
 /* What it has to remember of the peer beyond its stanzas and questions. */
 static uint64_t kept_until(const struct peer *p)
 {
-    return p->settled > p->no_bidi ? p->settled : p->no_bidi;
+    uint64_t until = p->settled > p->no_bidi ? p->settled : p->no_bidi;
+    return until > p->own_until ? until : p->own_until;
 }
 
 static void arm(struct peer *p)
@@ -651,9 +649,7 @@ static void leave_closing(struct peer *p)
     struct out_session *o = p->out;
     if (o == NULL || o->m.state != S2S_OUT_CLOSING || p->front->draining)
         return;
-    leave(o);
-    remote_stream_ended(p->remote, STR("the stream was closed for want of use"),
-                        loop_now(&p->w->loop));
+    guest_part(o, "the stream was closed for want of use", false);
 }
 
 static void on_kick(struct loop_task *t)
@@ -665,6 +661,8 @@ static void on_kick(struct loop_task *t)
     leave_closing(p);
     while (room.stream = writable(p), remote_next(p->remote, now, &room, &a))
         carry_out(p, &a);
+    watch_peer(p);
+    watch_queues(p->w);
     if (p->out == NULL && kept_until(p) <= now && remote_disposable(p->remote, now))
         free_peer(p);
     else
@@ -673,24 +671,36 @@ static void on_kick(struct loop_task *t)
 
 /* ---- the worker's wishes --------------------------------------------------------------------- */
 
-static bool not_ours(void *arg, struct str local)
+static bool may(const struct peer *p, struct str local, enum policy_way way)
 {
-    return !side_serves(arg, local);
+    return side_pair(&p->front->side, local, str_c(p->domain), way).verdict == POLICY_ALLOW;
+}
+
+static bool may_not_write(void *arg, struct str local)
+{
+    const struct peer *p = arg;
+    return !side_serves(&p->front->side, local) || !may(p, local, WAY_OUT);
+}
+
+/* In whose name the next stream is opened: of one that still may, if there is any. */
+static void speak_for(void *arg, const struct remote_pair_status *pair)
+{
+    struct peer *p = arg;
+    if (!may(p, str_c(p->local), WAY_EITHER) && pair->queued > 0)
+        str_copy(p->local, sizeof p->local, str_c(pair->local));
 }
 
 static void policy_queued(struct peer *p)
 {
     static const char why[] = "the policy for this domain has changed";
     struct side *side = &p->front->side;
-    struct policy_decision d = side_pair(side, str_c(p->local), str_c(p->domain));
     uint64_t now = loop_now(&p->w->loop);
-    if (!side_admits(side, str_c(p->domain)))
-        remote_fail_all(p->remote, "not-allowed", STR(why), now);
-    else if (d.verdict != POLICY_ALLOW)
-        remote_fail_all(p->remote, d.verdict == POLICY_OFF ? "policy-violation" : "not-allowed",
-                        STR(why), now);
-    else
-        remote_fail_local(p->remote, not_ours, side, "not-allowed", STR(why));
+    bool off = side->link == NULL && !side->cfg->federation;
+    remote_fail_local(p->remote, may_not_write, p, off ? "policy-violation" : "not-allowed",
+                      STR(why));
+    remote_pairs(p->remote, speak_for, p);
+    if (!side_admits(side, str_c(p->domain)) || !may(p, str_c(p->local), WAY_EITHER))
+        remote_fail_all(p->remote, off ? "policy-violation" : "not-allowed", STR(why), now);
     peer_kick(p);
 }
 

@@ -82,6 +82,8 @@ static bool too_large(const struct worker *w, struct span *s)
 void switch_answer_inside(struct worker *w, const struct stanza *st, const char *condition,
                           const char *text)
 {
+    if (ping_failed(w, st, condition, text))
+        return;
     if (!bounce_allowed(st)) {
         w->n.outward.dropped++;
         return;
@@ -107,6 +109,14 @@ static void log_bounce(struct worker *w, const char *dir, struct str local, stru
            KV_S("peer", remote), KV_C("reason", condition), KV_S("msg", text));
 }
 
+static void tell_refused(struct worker *w, struct str local, struct str remote, const char *rule)
+{
+    char peer[DOMAIN_MAX + 1];
+    str_copy(peer, sizeof peer, remote);
+    story_tell(&w->story, "refused", peer, "%.*s may not write to %s: %s", STR_ARG(local), peer,
+               rule);
+}
+
 /* Why a stanza from the inside may not leave; NULL: it may. */
 static const char *outward_refusal(struct worker *w, struct str local, struct str remote,
                                    const char **text)
@@ -115,11 +125,15 @@ static const char *outward_refusal(struct worker *w, struct str local, struct st
         *text = "this domain is served inside and is never reached through the gateway";
         return "service-unavailable";
     }
-    struct policy_decision d = policy_pair(w->cfg, local, remote);
-    if (d.verdict == POLICY_ALLOW)
+    struct policy_decision d = side_pair(&w->world.side, local, remote, WAY_OUT);
+    if (d.verdict == POLICY_ALLOW) {
+        rules_passed(w, &d, local, remote, WAY_OUT);
         return NULL;
+    }
     w->n.policy_refused++;
+    rules_refused(w, &d, local, remote, WAY_OUT);
     *text = d.rule;
+    tell_refused(w, local, remote, d.rule);
     return d.verdict == POLICY_OFF ? "policy-violation" : "not-allowed";
 }
 
@@ -318,6 +332,8 @@ void switch_malformed_inward(struct worker *w, const struct stanza *st, const st
 void switch_inward(struct worker *w, const struct stanza *st, struct str local, struct str remote)
 {
     w->n.inward.received++;
+    if (ping_answered(w, st, local, remote))
+        return;
     struct way way = way_inside(w, local, remote, st->from);
     struct span out = restamp(st, way.content, remote, local);
     if (out.chunk == NULL) {

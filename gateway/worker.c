@@ -88,10 +88,11 @@ void worker_key_answered(const struct out_session *o, const struct gw_action *pa
 {
     struct worker *w = o->w;
     const uint64_t now = loop_now(&w->loop);
-    const struct db_request key = {pair->u.pair.local, str_c(o->m.remote), str_c(o->m.id),
+    const struct db_request key = {pair->u.pair.local, pair->u.pair.remote, str_c(o->m.id),
                                    STR_NONE};
     enum secret_verdict v = SECRET_NOTHING;
-    if (o->front->link != NULL || (o->m.authenticated && str_is(key.local, o->m.local)))
+    if (o->front->link != NULL ||
+        (o->m.authenticated && str_is(key.local, o->m.local) && str_is(key.remote, o->m.remote)))
         return; /* proven by other means */
     if (pair->u.pair.result == PAIR_INVALID)
         v = secret_watch_refused(&w->secret_watch, key.local, key.remote, key.stream_id, now);
@@ -125,6 +126,7 @@ static void adopt(struct worker *w, struct gateway_config *cfg, struct certs *ce
         front_adopt(&w->world, NULL, certs);
     if (first)
         certs_begin(certs, NULL, &env);
+    rules_adopt(w);
     /* The links go last: what the others have to say about the old snapshot passes through them. */
 }
 
@@ -241,6 +243,8 @@ bool worker_start(struct worker *w, struct log *log, struct gateway_config *cfg,
     w->log = log;
     w->ctx = (struct log_ctx){.sink = log};
     alarms_init(&w->alarms, &w->ctx);
+    story_init(&w->story);
+    w->alarms.story = &w->story;
     hold_init(w);
     *exit_code = 1;
     if (!env_hex_id(&env_system, w->random_secret, 32)) {
@@ -264,6 +268,7 @@ bool worker_start(struct worker *w, struct log *log, struct gateway_config *cfg,
     }
     tell_warnings(w, why);
     tell_about_files(w, cfg);
+    w->started_ms = loop_now(&w->loop);
     adopt(w, cfg, certs);
     look_again(w, false);
     *exit_code = EXIT_CANNOT_LISTEN;
@@ -298,6 +303,8 @@ static void on_change(void *arg, const struct config_change *c)
 {
     struct reload *r = arg;
     report_change(&r->w->ctx, c);
+    if (r->w->on_change != NULL)
+        r->w->on_change(r->w->on_change_arg, c);
     link_changed(r, c->key);
     r->dns = r->dns || strncmp(c->key, "dns.", 4) == 0;
     r->federation = r->federation || strcmp(c->key, "federation") == 0;
@@ -356,7 +363,7 @@ bool worker_reload(struct worker *w, struct gateway_config *cfg, struct buf *why
         return false;
     tell_warnings(w, why);
     struct reload r = {.w = w};
-    size_t changes = gateway_config_diff(w->cfg, cfg, on_change, &r);
+    size_t changes = rules_diff(w, cfg, on_change, &r);
     struct gateway_config *old = w->cfg;
     tell_about_files(w, cfg);
     change_resolver(w, parts.resolver, r.dns);
@@ -370,6 +377,9 @@ bool worker_reload(struct worker *w, struct gateway_config *cfg, struct buf *why
     peer_retry_all(&w->world); /* what has kept us from a peer may be what was mended */
     gateway_config_unref(old);
     report_reloaded(&w->ctx, cfg->file, changes);
+    w->reloaded_ms = loop_now(&w->loop);
+    story_tell(&w->story, "config.reloaded", "", "%zu settings of %s have changed", changes,
+               cfg->file);
     return true;
 }
 
@@ -437,27 +447,73 @@ void worker_close(struct worker *w)
     loop_unpost(&w->loop, &w->hold.sweep);
     loop_timer_clear(&w->loop, &w->hold.timer);
     loop_timer_clear(&w->loop, &w->drain_timer);
+    loop_timer_clear(&w->loop, &w->blocks_timer);
+    rules_close(w);
     loop_timer_clear(&w->loop, &w->certs_timer);
     if (w->resolver != NULL)
         resolver_close(w->resolver);
     w->resolver = NULL;
     loop_close(&w->loop);
     alarms_free(&w->alarms);
+    story_free(&w->story);
+    blocks_free(&w->blocks);
     gateway_config_unref(w->cfg);
     digest_wipe(w->random_secret, sizeof w->random_secret);
 }
 
+/* ---- blocks ---------------------------------------------------------------------------------- */
+
+static void blocks_changed(struct worker *w)
+{
+    uint64_t due, now = loop_now(&w->loop);
+    if (blocks_due(&w->blocks, &due))
+        loop_timer_set(&w->loop, &w->blocks_timer, due > now ? due - now : 1);
+    else
+        loop_timer_clear(&w->loop, &w->blocks_timer);
+    accept_policy_changed(&w->world);
+    peer_policy_changed(&w->world);
+}
+
+static void on_block_over(struct timer *t)
+{
+    struct worker *w = CONTAINER_OF(t, struct worker, blocks_timer);
+    struct block k;
+    while (blocks_expire(&w->blocks, loop_now(&w->loop), &k)) {
+        log_ev(&w->ctx, LOG_NOTICE, "peer.unblocked", KV_C("peer", k.pattern),
+               KV_C("reason", "expired"));
+        story_tell(&w->story, "unblocked", k.pattern, "the block on %s is over", k.pattern);
+    }
+    blocks_changed(w);
+}
+
+bool worker_block(struct worker *w, const char *pattern, uint64_t ms, unsigned by)
+{
+    uint64_t now = loop_now(&w->loop);
+    w->blocks_timer.fire = on_block_over;
+    if (!blocks_add(&w->blocks, pattern, now, ms ? now + ms : 0, by))
+        return false;
+    log_ev(&w->ctx, LOG_NOTICE, "peer.blocked", KV_C("peer", pattern), KV_SEC("for", ms),
+           KV_I("by", by));
+    blocks_changed(w);
+    return true;
+}
+
+bool worker_unblock(struct worker *w, const char *pattern)
+{
+    if (!blocks_remove(&w->blocks, pattern))
+        return false;
+    log_ev(&w->ctx, LOG_NOTICE, "peer.unblocked", KV_C("peer", pattern),
+           KV_C("reason", "operator"));
+    blocks_changed(w);
+    return true;
+}
+
 /* ---- state into the log ---------------------------------------------------------------------- */
 
-static void dump_books(struct worker *w, const char *dir, struct books b)
+static void into_log(void *arg, const char *event, const struct kv *kv, size_t n)
 {
-    log_ev(&w->ctx, LOG_NOTICE, "state.stanzas", KV_C("dir", dir), KV_I("received", b.received),
-           KV_I("authored", b.authored), KV_I("delivered", b.delivered), KV_I("bounced", b.bounced),
-           KV_I("dropped", b.dropped), KV_I("waiting", b.waiting), KV_I("writing", b.writing),
-           KV_C("balance", b.received + b.authored ==
-                                   b.delivered + b.bounced + b.dropped + b.waiting + b.writing
-                               ? "ok"
-                               : "WRONG"));
+    const struct worker *w = arg;
+    log_write(&w->ctx, LOG_NOTICE, event, kv, n);
 }
 
 static void dump_secrets(const struct worker *w)
@@ -469,42 +525,15 @@ static void dump_secrets(const struct worker *w)
                KV_I("previous", w->secrets.nprevious));
 }
 
-static void dump_counters(const struct worker *w)
-{
-    const struct kv kv[] = {
-#define X(name, help) KV_I(#name, w->n.name),
-        COUNTERS(X)
-#undef X
-    };
-    log_write(&w->ctx, LOG_NOTICE, "state.counters", kv, sizeof kv / sizeof kv[0]);
-}
-
-static void dump_peers(const struct worker *w)
-{
-    struct peer *p, *next;
-    HASH_ITER(hh, w->world.peers, p, next)
-    {
-        log_ev(&w->ctx, LOG_NOTICE, "state.peer", KV_C("peer", p->domain),
-               KV_C("state", remote_state_name(remote_state_of(p->remote))),
-               KV_I("queued", remote_queued(p->remote)), KV_I("sid", p->out ? p->out->sid : 0),
-               KV_C("no_bidi", p->no_bidi > loop_now(&w->loop) ? p->bidi_why : NULL));
-    }
-}
-
 void worker_dump(struct worker *w)
 {
-    const struct front *f = &w->world;
-    w->n.outward.waiting = f->outq.count;
-    w->n.inward.waiting = w->hold.items.count + link_queued(w);
-    dump_books(w, "in", w->n.inward);
-    dump_books(w, "out", w->n.outward);
-    dump_counters(w);
-    log_ev(&w->ctx, LOG_NOTICE, "state.streams", KV_I("in_unproven", f->in_unproven.count),
-           KV_I("in_proven", f->in_proven.count), KV_I("out", f->out.count),
-           KV_I("peers", HASH_COUNT(f->peers)),
-           KV_I("log_lines_dropped", log_lines_dropped(w->log)));
+    const struct kv_sink to = {into_log, w};
+    state_books(w, &to);
+    state_counters(w, &to);
+    state_totals(w, &to);
     dump_secrets(w);
-    certs_dump(f->certs, &w->ctx);
-    link_dump(w);
-    dump_peers(w);
+    state_certificates(w, &to);
+    state_links(w, &to);
+    alarms_dump(&w->alarms);
+    state_peers(w, STR_NONE, &to);
 }

@@ -3,6 +3,7 @@
  *
  *   front.c    one side for server-to-server streams: the world, or the inside of an s2s link
  *   accept.c   its incoming streams        peer.c    one remote domain of it: resolve, dial, stream
+ *   guest.c    who uses an outgoing stream besides the domain that it was dialled for
  *   carry.c    what both directions share; incoming streams that carry stanzas back
  *   link.c     the links to the inside     line.c    the streams of one     kit.c  what they run on
  *   hold.c     which link takes a stanza, and what waits while none is up
@@ -16,9 +17,11 @@
 #ifndef GATEWAY_WORKER_H
 #define GATEWAY_WORKER_H
 
+#include "config/diff.h"
 #include "config/gateway.h"
 #include "core/base/table.h"
 #include "core/daemon/alarm.h"
+#include "core/daemon/story.h"
 #include "core/net/addr.h"
 #include "core/net/connect.h"
 #include "core/net/listen.h"
@@ -27,6 +30,9 @@
 #include "dns/resolver.h"
 #include "gateway/certs.h"
 #include "gateway/counters.h"
+#include "gateway/policy/effect.h"
+#include "gateway/policy/refusals.h"
+#include "gateway/policy/shadow.h"
 #include "gateway/policy/side.h"
 #include "gateway/proto/dialback.h"
 #include "gateway/proto/s2s_in.h"
@@ -35,6 +41,7 @@
 #include "gateway/route/inward.h"
 #include "gateway/route/outq.h"
 #include "gateway/route/remote.h"
+#include "gateway/route/trouble.h"
 #include "xcp/jabberd2.h"
 #include "xcp/link_client.h"
 #include "xcp/trust.h"
@@ -87,7 +94,10 @@ struct out_session {
     struct front *front;
     struct link_kit *kit; /* NULL: to the world */
     struct peer *peer;    /* NULL: detached, only finishing */
+    struct list guests;   /* struct peer: other domains that use it; none without `peer` */
+    struct endpoint at;
     uint32_t sid;
+    uint64_t opened_ms;
     struct list_node node;         /* front.out */
     uint64_t full_links;           /* as of an incoming one */
     uint64_t sent_ms;              /* when it was handed a stanza last */
@@ -112,21 +122,27 @@ struct peer {
     struct dns_query *query;
     struct connect *dialling;
     struct out_session *out;
+    struct list_node guest; /* out->guests, when the stream was dialled for another domain; */
+    bool guest_proven;      /* then: a pair of this one is valid on it */
+    uint64_t own_until;     /* ms: until then it shares no stream */
     struct dns_target targets[DNS_TARGETS_MAX];
     size_t ntargets;
-    bool literal;               /* the target is a static route's literal address */
+    bool routed;                /* the targets are those of a static route, or of a link */
+    bool literal;               /* the present one is the literal address of such a route */
     size_t target;              /* the one being tried */
     struct dane_target *dane;   /* of it, until the stream takes it over; NULL: nothing is known */
     struct dns_addresses found; /* while its TLSA records are asked for */
     void (*dane_known)(struct peer *p, const char *why);
     char local[DOMAIN_MAX + 1]; /* the local domain whose stanza or question woke it */
     uint64_t started;           /* ms: first dial of this attempt */
+    bool failing;               /* and that is an alarm */
+    uint64_t failing_since;     /* ms; 0: it does not fail */
     bool alone; /* its server has no dialback: other local domains have a peer of their own */
-    uint64_t without_external;  /* ms: until then; it hung up on SASL EXTERNAL */
-    uint64_t settled;           /* ms: until then what a stream carried may still be under way */
-    uint64_t no_bidi;           /* ms: until then no bidirectional stream with it, */
-    const char *bidi_why;       /* for this reason; static */
-    unsigned bidi_unsent;       /* streams in a row that gave back what was to be carried */
+    uint64_t without_external; /* ms: until then; it hung up on SASL EXTERNAL */
+    uint64_t settled;          /* ms: until then what a stream carried may still be under way */
+    uint64_t no_bidi;          /* ms: until then no bidirectional stream with it, */
+    const char *bidi_why;      /* for this reason; static */
+    unsigned bidi_unsent;      /* streams in a row that gave back what was to be carried */
 };
 
 /* One side of the gateway on which servers talk to it. */
@@ -255,6 +271,17 @@ struct worker {
     struct log_ctx ctx; /* plain lines of the worker */
     struct gateway_config *cfg;
     struct alarms alarms;
+    struct story story;
+    struct blocks blocks;
+    struct timer blocks_timer;
+    struct dns_trouble dns_trouble;
+    bool dns_alarm, outward_full, inward_full; /* these alarms stand */
+    struct refusals refusals;
+    struct shadow shadow;
+    struct timer rules_timer;         /* the next entry of peers is over */
+    struct list pings;                /* struct ping, under way */
+    uint64_t started_ms, reloaded_ms; /* reloaded_ms 0: never */
+    size_t reloads_failed;
     struct dialback_secrets secrets;
     struct secret_watch secret_watch;
     char random_secret[65]; /* when no secret_file is configured */
@@ -276,6 +303,9 @@ struct worker {
     size_t link_sessions; /* of all links */
     struct framer_limits limits_unproven, limits_proven, limits_link;
     struct counters n;
+    /* Hears of each change that a reload makes; NULL: nobody. */
+    void (*on_change)(void *arg, const struct config_change *c);
+    void *on_change_arg;
     uint32_t next_sid;
 };
 
@@ -300,6 +330,47 @@ void worker_vouched(struct worker *w, const struct db_request *q, bool good);
 void worker_key_answered(const struct out_session *o, const struct gw_action *pair);
 uint32_t worker_sid(struct worker *w);        /* never 0, never used again */
 bool worker_own_address(const struct ip *ip); /* of an interface of this host, or loopback */
+/* A deny that stands before the lists, for `ms` (0: until it is taken back); the streams of these
+ * domains end. False: too many, or out of memory. */
+bool worker_block(struct worker *w, const char *pattern, uint64_t ms, unsigned by);
+bool worker_unblock(struct worker *w, const char *pattern); /* false: it was not blocked */
+
+/* ---- state.c: what there is, as fields, for the log and for the control socket ---- */
+void state_books(struct worker *w, const struct kv_sink *to);    /* state.stanzas */
+void state_counters(struct worker *w, const struct kv_sink *to); /* state.counters */
+void state_totals(struct worker *w, const struct kv_sink *to);   /* state.streams */
+/* state.link, state.link.traffic, .probes, .clock, .router */
+void state_links(struct worker *w, const struct kv_sink *to);
+/* Of one peer, or of all (p NULL). state.stream, state.pair: those of links with protocol s2s, too.
+ */
+void state_streams(struct worker *w, struct str peer, const struct kv_sink *to);
+void state_pairs(struct worker *w, struct str peer, const struct kv_sink *to);
+void state_peers(struct worker *w, struct str peer, const struct kv_sink *to); /* state.peer */
+void state_queues(struct worker *w, const struct kv_sink *to);                 /* state.queue */
+void state_certificates(struct worker *w, const struct kv_sink *to); /* state.certificate */
+void state_targets(struct worker *w, const struct kv_sink *to); /* state.target: of DNS, routes */
+
+/* ---- ping.c: XEP-0199 to the world, for the operator ---- */
+struct ping {
+    struct list_node node; /* worker.pings */
+    struct worker *w;
+    char id[17];
+    char local[DOMAIN_MAX + 1], remote[DOMAIN_MAX + 1];
+    uint64_t sent_ms;
+    struct timer deadline;
+    /* Called once, unless cancelled; condition NULL: it answered, after that many ms. An error from
+     * the remote server is an answer, too (`text` says which). The ping may be freed in it. */
+    void (*done)(struct ping *p, const char *condition, const char *text, uint64_t ms);
+};
+/* `p` is zeroed but for `done`. NULL: it is on its way; else why it is not. */
+const char *ping_start(struct ping *p, struct worker *w, struct str to, struct str local,
+                       struct str remote);
+void ping_cancel(struct ping *p); /* fine when it is over */
+/* For the switch. True: the stanza was the answer to one of ours, or one of ours that failed, and
+ * has come to its end (in the books, too). */
+bool ping_answered(struct worker *w, const struct stanza *st, struct str local, struct str remote);
+bool ping_failed(struct worker *w, const struct stanza *st, const char *condition,
+                 const char *text);
 
 /* ---- front.c ---- */
 /* Wires a zeroed front. `certs` is taken over; of them nothing is told yet. */
@@ -331,6 +402,21 @@ void front_alarm(struct front *f, const char *kind, struct str text);
 void front_works(struct front *f);
 /* Behind a reload: ends a stream of an s2s link whose certificate its kit does not accept. */
 void front_judge_anew(struct session *s, const struct link_kit *kit);
+
+/* ---- rules.c: policy at work ---- */
+/* What was refused, by which rule. */
+void rules_refused(struct worker *w, const struct policy_decision *d, struct str local,
+                   struct str remote, enum policy_way way);
+/* A stanza that passed; it is counted if an allow list on trial would have refused it. */
+void rules_passed(struct worker *w, const struct policy_decision *d, struct str local,
+                  struct str remote, enum policy_way way);
+void rules_passed_in(struct worker *w, struct str local, struct str remote);
+/* After each new snapshot: alarms and the timer of entries that have an end. */
+void rules_adopt(struct worker *w);
+void rules_close(struct worker *w);
+/* The changes from the present snapshot to `cfg`, each with its effect on what lives now. */
+size_t rules_diff(struct worker *w, const struct gateway_config *cfg,
+                  void (*each)(void *arg, const struct config_change *c), void *arg);
 
 /* ---- accept.c ---- */
 struct accept_doors {
@@ -393,7 +479,12 @@ struct peer *peer_find(const struct front *f, struct str remote, struct str loca
 /* NULL: out of memory or too many. `local` is the domain on whose behalf it is needed. */
 struct peer *peer_get(struct front *f, struct str remote, struct str local);
 void peer_kick(struct peer *p);
-void peer_resolve(struct peer *p); /* peer_resolve.c: into its targets, then a kick */
+/* peer_resolve.c: into its targets, then a kick. */
+void peer_resolve(struct peer *p);
+/* A stranger's SRV record must not aim us at ourselves or at the inside. Our own listeners and the
+ * links are refused always, other networks unless a route gives the literal address. For struct
+ * connect_options. */
+bool peer_refuses(void *peer, const struct endpoint *e, const char **why);
 /* Sends or queues; condition NULL: it is on its way. Takes the reference over in every case. */
 struct remote_refusal peer_deliver(struct front *f, struct span stanza, struct str local,
                                    struct str remote);
@@ -416,6 +507,21 @@ void peer_resume(struct front *f, size_t index);
  * found (p->found), and then says so, once, unless p->query was cancelled: p->dane is ready, or
  * `why` the target must not be used. */
 void peer_dane(struct peer *p, void (*known)(struct peer *p, const char *why));
+
+/* ---- guest.c ---- */
+/* A stream to one of these endpoints that takes the peer as a guest; NULL: none does. */
+struct out_session *guest_host(const struct peer *p, const struct endpoint *e, size_t n);
+void guest_join(struct peer *p, struct out_session *o);
+/* Who of the stream's users has that name; NULL: nobody. */
+struct peer *guest_user(const struct out_session *o, struct str remote);
+void guest_leave(struct peer *p); /* the stream, guest or not; its remote does not hear of it */
+/* ACT_PAIR or ACT_ANSWERED, of a user of the stream. True: the peer does not have this guest here;
+ * it has left, and dials. */
+bool guest_turned_away(struct peer *p, const struct gw_action *a);
+/* All leave: guests try again at once, so does the other if `again`. */
+void guest_part(struct out_session *o, const char *why, bool again);
+void guest_kick_all(const struct out_session *o);
+void guest_sent(const struct out_session *o); /* something of it reached the kernel */
 
 /* ---- kit.c ---- */
 /* `old`: the certificates of the link of this name, NULL: it is new. NULL: `why` holds lines for
@@ -450,7 +556,7 @@ void link_close(struct worker *w);          /* frees what is left */
 size_t link_queued(const struct worker *w); /* stanzas in the queues of s2s links */
 /* Looks at the certificates. True: soon once more. */
 bool link_look(struct worker *w, bool files);
-void link_dump(struct worker *w);
+void link_state_certs(struct worker *w, const struct kv_sink *to);
 void link_free_if_gone(struct link *k);
 bool link_address(struct worker *w, const struct endpoint *e); /* an end of some link */
 const char *link_alarm_of(enum trust_reason verdict);          /* the kind of alarm for a refusal */
@@ -475,6 +581,12 @@ void line_stop(struct line *l, bool now);
 void line_dismiss(struct link *k, bool now, const char *why);
 void line_abort_all(struct link *k); /* also those that are no line's any more */
 bool line_serves(const struct line *l, struct str local); /* up, and reaches the domain */
+
+/* ---- watch.c: alarms ---- */
+void watch_dns(struct worker *w, struct str name, enum dns_status status, const char *why);
+void watch_peer(struct peer *p);
+void watch_peer_gone(struct peer *p);
+void watch_queues(struct worker *w);
 
 /* ---- hold.c ---- */
 /* `from` is the sender's address, as written. */

@@ -279,7 +279,7 @@ bool router_check(struct router_config *cfg, struct buf *errors)
     return s != NULL;
 }
 
-const struct router_config *router_current(const struct router *r)
+struct router_config *router_current(const struct router *r)
 {
     return r->snap->cfg;
 }
@@ -323,6 +323,8 @@ struct router *router_new(struct loop *l, struct router_config *cfg, void (*ende
     r->finish.run = finish;
     r->deadline.fire = on_deadline;
     alarms_init(&r->alarms, &r->log);
+    story_init(&r->story);
+    r->alarms.story = &r->story;
     if (router_apply(r, cfg, errors))
         return r;
     mem_free(r);
@@ -401,6 +403,7 @@ void router_free(struct router *r)
         .snap = r->snap, .routes = r->routes, .links = r->links, .splices = r->splices};
     plan_free(&old);
     alarms_free(&r->alarms);
+    story_free(&r->story);
     mem_free(r);
 }
 
@@ -415,27 +418,62 @@ static const char *link_state(const struct router_link *k)
     return redial_busy(&k->redial) ? "connecting" : "down";
 }
 
-static void dump_link(const struct router *r, const struct router_link *k)
+static void put_link(const struct router *r, const struct router_link *k, const struct kv_sink *to)
 {
     const struct router_counters *c = &k->count;
-    log_ev(&r->log, LOG_NOTICE, "link.status", KV_C("link", k->cfg->name),
-           KV_C("sid", k->peer ? k->peer->sid : NULL),
-           KV_C("role", k->cfg->role == ROLE_GATEWAY ? "gateway" : "server"),
-           KV_C("state", link_state(k)), KV_SEC("since", loop_now(r->loop) - k->since_ms),
-           KV_I("ups", k->ups), KV_I("in", c->in_stanzas), KV_I("in_bytes", c->in_bytes),
-           KV_I("out", c->out_stanzas), KV_I("out_bytes", c->out_bytes),
-           KV_I("bounced", c->bounced), KV_I("dropped", c->dropped), KV_I("refused", c->refused),
-           KV_I("queued", k->peer ? conn_queued(k->peer->session.conn) : 0),
-           KV_I("pausing", k->peer ? k->peer->blocked.count : 0));
+    const struct kv kv[] = {KV_C("link", k->cfg->name),
+                            KV_C("sid", k->peer ? k->peer->sid : NULL),
+                            KV_C("role", k->cfg->role == ROLE_GATEWAY ? "gateway" : "server"),
+                            KV_C("state", link_state(k)),
+                            KV_SEC("since", loop_now(r->loop) - k->since_ms),
+                            KV_I("ups", k->ups),
+                            KV_I("in", c->in_stanzas),
+                            KV_I("in_bytes", c->in_bytes),
+                            KV_I("out", c->out_stanzas),
+                            KV_I("out_bytes", c->out_bytes),
+                            KV_I("bounced", c->bounced),
+                            KV_I("dropped", c->dropped),
+                            KV_I("refused", c->refused),
+                            KV_I("queued", k->peer ? conn_queued(k->peer->session.conn) : 0),
+                            KV_I("pausing", k->peer ? k->peer->blocked.count : 0),
+                            KV_C("addr", k->peer ? k->peer->addr : NULL)};
+    to->put(to->arg, "link.status", kv, sizeof kv / sizeof kv[0]);
+}
+
+void router_state_links(const struct router *r, const struct kv_sink *to)
+{
+    for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
+        put_link(r, r->links[i], to);
+}
+
+void router_state_splices(const struct router *r, const struct kv_sink *to)
+{
+    for (size_t i = 0; i < r->snap->cfg->nsplices; i++)
+        router_splice_state(r->splices[i], to);
+}
+
+static void into_log(void *arg, const char *event, const struct kv *kv, size_t n)
+{
+    const struct router *r = arg;
+    log_write(&r->log, LOG_NOTICE, event, kv, n);
 }
 
 void router_dump(struct router *r)
 {
+    const struct kv_sink to = {into_log, r};
     log_ev(&r->log, LOG_NOTICE, "router.status", KV_I("connections", r->peers.count),
            KV_I("pending", r->pending), KV_I("links", r->snap->cfg->nlinks));
-    for (size_t i = 0; i < r->snap->cfg->nlinks; i++)
-        dump_link(r, r->links[i]);
-    for (size_t i = 0; i < r->snap->cfg->nsplices; i++)
-        router_splice_dump(r->splices[i]);
+    router_state_links(r, &to);
+    router_state_splices(r, &to);
     alarms_dump(&r->alarms);
+}
+
+struct alarms *router_alarms(struct router *r)
+{
+    return &r->alarms;
+}
+
+struct story *router_story(struct router *r)
+{
+    return &r->story;
 }

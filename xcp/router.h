@@ -21,7 +21,9 @@
 #include "config/router.h"
 #include "core/net/loop.h"
 
+struct alarms;
 struct router;
+struct story;
 
 /* Takes a reference to `cfg`, and reads the certificates and lists that it names. `ended` is called
  * once when router_drain or router_stop has come to its end and no connection is left. NULL:
@@ -40,11 +42,16 @@ void router_start(struct router *r); /* dials; from here on links come up */
  * link to accept comes, and stay as they are from then on. False: as router_new; then nothing has
  * changed. */
 bool router_apply(struct router *r, struct router_config *cfg, struct buf *errors);
-const struct router_config *router_current(const struct router *r);
+struct router_config *router_current(const struct router *r);
 
 void router_drain(struct router *r); /* ends by itself within timeouts.drain */
 void router_stop(struct router *r);  /* ends now */
 void router_dump(struct router *r);  /* one log line per link, splice and alarm */
-void router_free(struct router *r);  /* only after `ended`, or before router_start */
+/* The same as rows of fields: link.status, splice.status. */
+void router_state_links(const struct router *r, const struct kv_sink *to);
+void router_state_splices(const struct router *r, const struct kv_sink *to);
+struct alarms *router_alarms(struct router *r);
+struct story *router_story(struct router *r);
+void router_free(struct router *r); /* only after `ended`, or before router_start */
 
 #endif

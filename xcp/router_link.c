@@ -245,6 +245,8 @@ static void attach(struct router_peer *p, struct router_link *k)
            KV_C("role", k->cfg->role == ROLE_GATEWAY ? "gateway" : "server"),
            KV_C("component", k->cfg->component), KV_C("tls", tls ? tls->protocol : NULL),
            KV_SEC("after", now - p->opened_ms));
+    story_tell(&p->router->story, "link.up", k->cfg->name, "%s is up, from %s", k->cfg->name,
+               p->addr);
     alarm_clear_all(&p->router->alarms, "link.", k->cfg->name, now);
     remember_proven(p, k);
     if (old == NULL)
@@ -287,6 +289,9 @@ static void on_act(struct session *s, const struct gw_event *ev, const struct gw
 static void log_down(struct router_peer *p, enum end_reason reason, struct str text)
 {
     const struct router_counters *c = &p->link->count, *b = &p->at_up;
+    if (!p->link->gone)
+        story_tell(&p->router->story, "link.down", p->link->cfg->name, "%s is down: %s%s%.*s",
+                   p->link->cfg->name, end_reason_name(reason), text.n ? ": " : "", STR_ARG(text));
     log_ev(&p->session.log, LOG_NOTICE, "link.down", KV_C("reason", end_reason_name(reason)),
            KV_S("msg", text.n ? text : STR_NONE), KV_I("in", c->in_stanzas - b->in_stanzas),
            KV_I("out", c->out_stanzas - b->out_stanzas),

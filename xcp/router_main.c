@@ -11,7 +11,7 @@
 #include "core/daemon/auth_info.h"
 #include "core/daemon/report.h"
 #include "core/daemon/supervisor.h"
-#include "xcp/router.h"
+#include "xcp/router_control.h"
 
 enum { ERRORS_MAX = 256 * 1024 };
 
@@ -20,6 +20,7 @@ struct app {
     struct log *log;
     struct router *router;
     struct supervisor supervisor;
+    struct router_control control;
     struct supervisor_options options;
 };
 
@@ -58,21 +59,33 @@ static void set_log(const struct app *a, const struct router_config *cfg)
             (unsigned)cfg->log.rate);
 }
 
+static void on_change(void *arg, const struct config_change *c)
+{
+    struct app *a = arg;
+    report_change(&(struct log_ctx){.sink = a->log}, c);
+    operate_changed(&a->control.operate, c);
+}
+
 static bool reload(void *arg)
 {
     struct app *a = arg;
     struct log_ctx log = {.sink = a->log};
     struct buf errors = BUF_INIT(ERRORS_MAX);
     struct router_config *cfg = router_config_load(a->options.config, &errors);
-    size_t changes =
-        cfg ? router_config_diff(router_current(a->router), cfg, report_change, &log) : 0;
+    struct router_config *old = router_config_ref(router_current(a->router));
     bool ok = cfg != NULL && router_apply(a->router, cfg, &errors);
+    size_t changes = ok ? router_config_diff(old, cfg, on_change, a) : 0;
+    router_config_unref(old);
     if (ok) {
         set_log(a, cfg);
         report_warnings(&log, &errors);
         report_reloaded(&log, a->options.config, changes);
+        operate_adopt(&a->control.operate, &cfg->control, cfg->events.file);
+        story_tell(router_story(a->router), "config.reloaded", "",
+                   "%zu settings of %s have changed", changes, a->options.config);
     } else {
         report_rejected(&log, &errors);
+        operate_rejected(&a->control.operate, &errors);
     }
     router_config_unref(cfg);
     buf_free(&errors);
@@ -150,12 +163,53 @@ static int fail(int code, const char *what)
     return code;
 }
 
+static const void *current(void *arg)
+{
+    return router_current(((struct app *)arg)->router);
+}
+
+static void *load_for_check(const char *file, struct buf *errors)
+{
+    return router_config_load(file, errors);
+}
+
+static void unref(void *config)
+{
+    router_config_unref(config);
+}
+
+static size_t diff(void *arg, const void *b,
+                   void (*each)(void *each_arg, const struct config_change *), void *each_arg)
+{
+    return router_config_diff(current(arg), b, each, each_arg);
+}
+
+/* True also when there is no socket and needs to be none. */
+static bool open_control(struct app *a, char why[CONTROL_WHY_MAX])
+{
+    static const struct operate_config config = {&router_schema, current, load_for_check, unref,
+                                                 diff};
+    a->control.router = a->router;
+    a->control.operate = (struct operate){.loop = &a->loop,
+                                          .log = a->log,
+                                          .ctx = {.sink = a->log},
+                                          .story = router_story(a->router),
+                                          .alarms = router_alarms(a->router),
+                                          .supervisor = &a->supervisor,
+                                          .config = &config,
+                                          .file = a->options.config,
+                                          .arg = a};
+    return router_control_open(&a->control, why);
+}
+
 /* Binds, gives up privileges, and works until the router has ended. */
 static int serve(struct app *a, const struct router_config *cfg)
 {
     static const struct supervisor_ops ops = {reload, drain, stop, dump};
     char why[LOG_VALUE_MAX];
     if (!router_bind(a->router, why, sizeof why))
+        return fail(SUPERVISOR_UNAVAILABLE, why);
+    if (!open_control(a, why))
         return fail(SUPERVISOR_UNAVAILABLE, why);
     int code = supervisor_drop(&program, cfg->user);
     if (code != SUPERVISOR_OK)
@@ -182,6 +236,7 @@ static int run(struct app *a, struct router_config *cfg)
     a->router = router_new(&a->loop, cfg, ended, a, &problems);
     say_problems(&problems);
     int code = a->router ? serve(a, cfg) : fail(SUPERVISOR_BAD_CONFIG, "it cannot start like that");
+    operate_close(&a->control.operate);
     router_free(a->router);
     loop_close(&a->loop);
     log_free(a->log);

@@ -106,6 +106,7 @@ struct router {
     struct router_link **links;     /* by index of the snapshot */
     struct router_splice **splices; /* the same */
     struct alarms alarms;
+    struct story story;
     struct listener **listeners;
     size_t nlisteners;
     struct list peers;
@@ -154,7 +155,7 @@ void router_splice_start(struct router_splice *s); /* dials, unless it runs alre
 void router_splice_stop(struct router_splice *s, const char *why); /* in good order; `why` static */
 void router_joins_end(struct router *r, const char *why);          /* all, now */
 void router_splice_remove(struct router_splice *s); /* it is freed with its last join */
-void router_splice_dump(const struct router_splice *s);
+void router_splice_state(const struct router_splice *s, const struct kv_sink *to);
 
 /* router.c */
 void router_peer_gone(struct router *r); /* the last one may have gone */

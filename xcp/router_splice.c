@@ -347,14 +347,18 @@ static const char *state_of(const struct router_splice *s)
     return s->join->peer != NULL ? "server" : "handshake";
 }
 
-void router_splice_dump(const struct router_splice *s)
+void router_splice_state(const struct router_splice *s, const struct kv_sink *to)
 {
     const struct relay *r = s->join ? s->join->relay : NULL;
     uint64_t in = s->in_bytes + (r ? relay_bytes(r, RELAY_FIRST) : 0);
     uint64_t out = s->out_bytes + (r ? relay_bytes(r, RELAY_SECOND) : 0);
-    log_ev(&s->router->log, LOG_NOTICE, "splice.status", KV_C("splice", s->cfg->name),
-           KV_C("state", state_of(s)), KV_SEC("since", loop_now(s->router->loop) - s->since_ms),
-           KV_I("ups", s->ups), KV_I("in_bytes", in), KV_I("out_bytes", out),
-           KV_I("waiting_in", r ? relay_waiting(r, RELAY_SECOND) : 0),
-           KV_I("waiting_out", r ? relay_waiting(r, RELAY_FIRST) : 0));
+    const struct kv kv[] = {KV_C("splice", s->cfg->name),
+                            KV_C("state", state_of(s)),
+                            KV_SEC("since", loop_now(s->router->loop) - s->since_ms),
+                            KV_I("ups", s->ups),
+                            KV_I("in_bytes", in),
+                            KV_I("out_bytes", out),
+                            KV_I("waiting_in", r ? relay_waiting(r, RELAY_SECOND) : 0),
+                            KV_I("waiting_out", r ? relay_waiting(r, RELAY_FIRST) : 0)};
+    to->put(to->arg, "splice.status", kv, sizeof kv / sizeof kv[0]);
 }

@@ -130,12 +130,12 @@ bool datetime_parse(struct str s, int64_t *ms)
     return !r.bad && r.s.n == 0;
 }
 
-const char *datetime_text(int64_t seconds, char out[DATETIME_TEXT])
+const char *datetime_text(int64_t ms, char out[DATETIME_TEXT])
 {
-    const time_t t = (time_t)seconds;
+    const time_t t = (time_t)(ms / 1000 - (ms % 1000 < 0));
     struct tm tm;
     if (gmtime_r(&t, &tm) == NULL || tm.tm_year < -900 || tm.tm_year > 8099 ||
         strftime(out, DATETIME_TEXT, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-        return NULL;
+        out[0] = '\0';
     return out;
 }

@@ -13,8 +13,8 @@ bool datetime_parse(struct str s, int64_t *ms);
 
 enum { DATETIME_TEXT = 24 };
 
-/* Seconds since 1970 in the same form, "2026-11-27T10:00:00Z": returns `out`, NULL when the year
- * has not four digits. */
-const char *datetime_text(int64_t seconds, char out[DATETIME_TEXT]);
+/* Milliseconds since 1970 in the same form, "2026-11-27T10:00:00Z"; "" for a year that has not four
+ * digits. Returns `out`. */
+const char *datetime_text(int64_t ms, char out[DATETIME_TEXT]);
 
 #endif

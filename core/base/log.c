@@ -17,9 +17,16 @@ struct rate {
     uint64_t left_out;
 };
 
+struct module {
+    char name[LOG_MODULE_NAME];
+    enum log_level level;
+};
+
 struct log {
     int fd;
-    enum log_level level;
+    enum log_level level, most; /* most: of all modules */
+    struct module modules[LOG_MODULES_MAX];
+    size_t nmodules;
     enum log_format format;
     unsigned per_second;
     struct buf *capture;
@@ -56,7 +63,7 @@ struct log *log_new(int fd, enum log_level level, enum log_format format, unsign
     if (l == NULL)
         return NULL;
     l->fd = fd;
-    l->level = level;
+    l->level = l->most = level;
     l->format = format;
     l->per_second = rate;
     return l;
@@ -67,16 +74,59 @@ void log_free(struct log *l)
     mem_free(l);
 }
 
+static struct module *module_of(const struct log *l, struct str name)
+{
+    for (size_t i = 0; i < l->nmodules; i++)
+        if (str_is(name, l->modules[i].name))
+            return (struct module *)&l->modules[i];
+    return NULL;
+}
+
+static enum log_level level_for(const struct log *l, const char *event)
+{
+    const struct module *m =
+        l->nmodules > 0 ? module_of(l, (struct str){event, strcspn(event, ".")}) : NULL;
+    return m != NULL ? m->level : l->level;
+}
+
+static bool is_module(const char *s)
+{
+    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_");
+    return n > 0 && n < LOG_MODULE_NAME && s[n] == '\0';
+}
+
+bool log_set_module(struct log *l, const char *module, enum log_level level)
+{
+    struct module *m = module_of(l, str_c(module));
+    if (!is_module(module) || (m == NULL && l->nmodules == LOG_MODULES_MAX))
+        return false;
+    if (m == NULL)
+        m = &l->modules[l->nmodules++];
+    str_copy(m->name, sizeof m->name, str_c(module));
+    m->level = level;
+    l->most = l->level;
+    for (size_t i = 0; i < l->nmodules; i++)
+        if (l->modules[i].level > l->most)
+            l->most = l->modules[i].level;
+    return true;
+}
+
+void log_set_level(struct log *l, enum log_level level)
+{
+    l->level = l->most = level;
+    l->nmodules = 0;
+}
+
 void log_set(struct log *l, enum log_level level, enum log_format format, unsigned rate)
 {
-    l->level = level;
+    log_set_level(l, level);
     l->format = format;
     l->per_second = rate;
 }
 
 enum log_level log_level_of(const struct log *l)
 {
-    return l->level;
+    return l->most;
 }
 
 uint64_t log_lines_dropped(const struct log *l)
@@ -249,7 +299,7 @@ void log_write(const struct log_ctx *ctx, enum log_level level, const char *even
                const struct kv *kv, size_t n)
 {
     struct log *l = ctx->sink;
-    if (l == NULL || level > l->level)
+    if (l == NULL || level > level_for(l, event))
         return;
     struct buf b = BUF_INIT(LINE_MAX_BYTES);
     int64_t second = put_head(l, &b, level, event);

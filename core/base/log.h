@@ -34,7 +34,7 @@ enum log_level {
 
 enum log_format { LOG_LOGFMT, LOG_JSON };
 
-enum { LOG_VALUE_MAX = 256, LOG_CTX_KV = 6 };
+enum { LOG_VALUE_MAX = 256, LOG_CTX_KV = 6, LOG_MODULES_MAX = 16, LOG_MODULE_NAME = 24 };
 
 enum kv_type { KV_END, KV_STR, KV_INT, KV_MS };
 
@@ -50,6 +50,13 @@ struct kv {
 #define KV_I(k, v)   ((struct kv){(k), KV_INT, STR_NONE, (int64_t)(v)})
 #define KV_SEC(k, v) ((struct kv){(k), KV_MS, STR_NONE, (int64_t)(v)})
 
+/* Takes rows of fields: for the log, for the control socket. `event` names the kind of row and is
+ * static; everything else lives during the call. */
+struct kv_sink {
+    void (*put)(void *arg, const char *event, const struct kv *kv, size_t n);
+    void *arg;
+};
+
 struct log;
 
 struct log_ctx {
@@ -62,6 +69,11 @@ struct log_ctx {
 struct log *log_new(int fd, enum log_level level, enum log_format format, unsigned rate);
 void log_free(struct log *l);
 void log_set(struct log *l, enum log_level level, enum log_format format, unsigned rate);
+void log_set_level(struct log *l, enum log_level level); /* of all modules */
+/* The level of one module: events whose name begins with "MODULE.". Until the next log_set. False:
+ * too many modules, or no name of one. */
+bool log_set_module(struct log *l, const char *module, enum log_level level);
+/* Whoever is above this level is not written, whatever its module. */
 enum log_level log_level_of(const struct log *l);
 uint64_t log_lines_dropped(const struct log *l);
 

@@ -55,6 +55,8 @@ void alarm_raise(struct alarms *a, const char *kind, const char *subject, const 
     if (al == NULL) {
         log_ev(&a->log, LOG_WARN, "alarm.raised", KV_C("kind", kind), KV_C("subject", subject),
                KV_C("msg", text));
+        if (a->story != NULL)
+            story_tell(a->story, "alarm.raised", subject, "%s: %s", kind, text);
         al = add(a, kind, subject, now_ms);
     }
     if (al == NULL)
@@ -70,6 +72,8 @@ static void clear(struct alarms *a, struct alarm *al, uint64_t now_ms)
     log_ev(&a->log, LOG_NOTICE, "alarm.cleared", KV_C("kind", al->kind),
            KV_C("subject", al->subject), KV_I("count", al->count),
            KV_SEC("after", now_ms - al->first_ms));
+    if (a->story != NULL)
+        story_tell(a->story, "alarm.cleared", al->subject, "%s: it works again", al->kind);
     forget(al);
 }
 
@@ -108,7 +112,7 @@ void alarms_dump(const struct alarms *a)
         char first[DATETIME_TEXT], last[DATETIME_TEXT];
         log_ev(&a->log, LOG_NOTICE, "alarm.standing", KV_C("kind", al->kind),
                KV_C("subject", al->subject), KV_I("count", al->count),
-               KV_C("first", datetime_text(al->first_at, first)),
-               KV_C("last", datetime_text(al->last_at, last)), KV_C("msg", al->text));
+               KV_C("first", datetime_text(al->first_at * 1000, first)),
+               KV_C("last", datetime_text(al->last_at * 1000, last)), KV_C("msg", al->text));
     }
 }

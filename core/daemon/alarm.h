@@ -12,6 +12,7 @@
 
 #include "core/base/list.h"
 #include "core/base/log.h"
+#include "core/daemon/story.h"
 
 enum { ALARMS_MAX = 256, ALARM_SUBJECT_MAX = 256, ALARM_TEXT_MAX = 200 };
 
@@ -28,6 +29,7 @@ struct alarm {
 struct alarms {
     struct list list; /* struct alarm, oldest first */
     struct log_ctx log;
+    struct story *story; /* hears of what is raised and cleared; NULL: none. Set by the owner. */
 };
 
 void alarms_init(struct alarms *a, const struct log_ctx *log);

@@ -4,7 +4,8 @@ void report_change(void *ctx, const struct config_change *c)
 {
     const struct log_ctx *log = ctx;
     log_ev(log, LOG_NOTICE, "config.changed", KV_C("key", c->key), KV_S("old", c->old),
-           KV_S("new", c->new_), KV_C("restart", c->restart ? "needed" : "no"));
+           KV_S("new", c->new_), KV_C("restart", c->restart ? "needed" : "no"),
+           KV_S("effect", c->effect));
 }
 
 static void lines(const struct log_ctx *ctx, enum log_level level, const char *event,

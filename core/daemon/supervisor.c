@@ -297,6 +297,13 @@ void supervisor_drain(struct supervisor *s)
     s->ops->drain(s->arg);
 }
 
+void supervisor_end(struct supervisor *s)
+{
+    s->draining = true;
+    supervisor_notify("STOPPING=1\nSTATUS=stopping");
+    s->ops->stop(s->arg);
+}
+
 static void on_signal(uv_signal_t *h, int number)
 {
     struct supervisor *s = h->data;

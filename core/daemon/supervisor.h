@@ -115,6 +115,7 @@ void supervisor_ready(struct supervisor *s);
 /* What a signal does, for a control socket that offers the same. */
 bool supervisor_reload(struct supervisor *s);
 void supervisor_drain(struct supervisor *s);
+void supervisor_end(struct supervisor *s); /* now: what TERM does the second time */
 /* Closes its handles; loop_close waits for them. */
 void supervisor_stop(struct supervisor *s);
 

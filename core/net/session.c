@@ -18,7 +18,8 @@ static size_t event_strings(struct gw_event *ev, struct str *out[4])
     switch (ev->kind) {
     case EV_WANT_PAIR:
         out[0] = &ev->u.pair.local;
-        return 1;
+        out[1] = &ev->u.pair.remote;
+        return 2;
     case EV_WANT_VERIFY:
         out[0] = &ev->u.verify.local;
         out[1] = &ev->u.verify.remote;
@@ -146,6 +147,7 @@ static void carry_out(struct session *s, const struct gw_event *ev, const struct
     case ACT_VOUCHED:
     case ACT_READY:
     case ACT_PAIR:
+    case ACT_REFUSED:
         s->ops->act(s, ev, act);
         break;
     }

@@ -30,7 +30,7 @@
     X(TLS_UP)         /* handshake done: u.tls */                                                  \
     X(TLS_FAILED)     /* u.text says why */                                                        \
     X(VERDICT)        /* answer to an earlier ACT_ASK: u.verdict */                                \
-    X(WANT_PAIR)      /* out: authorise u.pair.local for this stream's remote */                   \
+    X(WANT_PAIR)      /* out: authorise u.pair.local for u.pair.remote */                          \
     X(WANT_VERIFY)    /* out: send db:verify u.verify */                                           \
     X(TIMER)          /* u.timer */                                                                \
     X(POLICY_CHANGED) /* the configuration was reloaded */                                         \
@@ -87,7 +87,7 @@ struct gw_event {
         enum gw_timer timer;
         struct str text;
         struct {
-            struct str local;
+            struct str local, remote; /* remote absent: that of the stream's header */
         } pair;
         struct db_request verify; /* WANT_VERIFY */
         struct {
@@ -122,6 +122,7 @@ enum pair_result {
     X(VOUCHED)      /* in: we answered a db:verify for a domain of ours: u.vouched */              \
     X(READY)        /* out, link: the stream may carry stanzas or requests */                      \
     X(PAIR)         /* u.pair: what became of it */                                                \
+    X(REFUSED)      /* in: policy does not let u.pair in */                                        \
     X(LOG)          /* u.log */                                                                    \
     X(CLOSE)        /* end: write what is queued, shut down, u.close says why */
 

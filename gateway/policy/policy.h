@@ -14,15 +14,40 @@ enum policy_verdict {
     POLICY_OFF,  /* federation is off: policy-violation */
 };
 
-struct policy_decision {
-    enum policy_verdict verdict;
-    const char *rule;   /* "privacy_mode off", "peer entry", "static route", ...; static */
-    struct str pattern; /* the peer entry that decided; absent: none */
+/* Who writes to whom. A stream that only asks (dialback) serves either way. */
+enum policy_way {
+    WAY_EITHER, /* is there any way at all? Then the rule is that of a way that is open */
+    WAY_IN,     /* the remote domain to the local one */
+    WAY_OUT,
 };
 
-/* May local and remote exchange stanzas (either direction)? */
+/* Where the rule stands. */
+enum policy_source {
+    POLICY_BY_MODE, /* federation, privacy_mode */
+    POLICY_BY_PEER, /* the entry of `pattern` in peers */
+    POLICY_BY_ALLOW_FILE,
+    POLICY_BY_DENY_FILE,
+    POLICY_BY_BLOCK, /* by hand (blocks.h) */
+};
+
+struct policy_decision {
+    enum policy_verdict verdict;
+    const char *rule;   /* "privacy_mode is off", "peer entry allows", ...; static */
+    struct str pattern; /* the entry that decided; absent: none */
+    enum policy_source by;
+    bool shadow; /* allowed, but an allow list would not: to be told and counted */
+};
+
+/* May stanzas go this way between local and remote? Absent local: for any of ours. In one look at a
+ * name, an entry of peers decides before deny_file before allow_file; the nearest name before all
+ * wider ones. An entry that is not about this local domain or this way is passed over. */
 struct policy_decision policy_pair(const struct gateway_config *c, struct str local,
-                                   struct str remote);
+                                   struct str remote, enum policy_way way);
+/* The lists alone, whatever the privacy mode: is the pair allowed by an entry? An entry that denies
+ * it is told in *denied. */
+bool policy_listed(const struct gateway_config *c, struct str local, struct str remote,
+                   enum policy_way way, bool *denied);
+const char *policy_verdict_name(enum policy_verdict v);
 
 /* The security mode for a remote domain; absent remote: the global one. */
 enum security_mode policy_security(const struct gateway_config *c, struct str remote);
@@ -44,8 +69,8 @@ int policy_tls_version(const char *protocol);
 /* Bidirectional streams (XEP-0288) with that peer. */
 bool policy_bidi(const struct gateway_config *c, struct str remote);
 
-/* The static route for a remote domain, "host:port"; NULL: use SRV. */
-const char *policy_route(const struct gateway_config *c, struct str remote);
+/* The entry with the static route for a remote domain; NULL: use SRV. */
+const struct cfg_peer *policy_route(const struct gateway_config *c, struct str remote);
 /* That route leads to a port that speaks TLS from the first byte (XEP-0368). */
 bool policy_route_direct_tls(const struct gateway_config *c, struct str remote);
 

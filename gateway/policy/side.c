@@ -37,11 +37,19 @@ bool side_admits(const struct side *s, struct str remote)
     return s->link != NULL ? behind(s, remote) : gateway_config_domain(s->cfg, remote) == NULL;
 }
 
-struct policy_decision side_pair(const struct side *s, struct str local, struct str remote)
+struct policy_decision side_pair(const struct side *s, struct str local, struct str remote,
+                                 enum policy_way way)
 {
+    const struct block *blocked =
+        s->blocks != NULL && s->cfg->federation ? blocks_find(s->blocks, remote) : NULL;
+    if (blocked != NULL)
+        return (struct policy_decision){.verdict = POLICY_DENY,
+                                        .rule = "blocked by the operator",
+                                        .pattern = str_c(blocked->pattern),
+                                        .by = POLICY_BY_BLOCK};
     if (s->link == NULL)
-        return policy_pair(s->cfg, local, remote);
-    return (struct policy_decision){POLICY_ALLOW, "inside link", STR_NONE};
+        return policy_pair(s->cfg, local, remote, way);
+    return (struct policy_decision){.verdict = POLICY_ALLOW, .rule = "inside link"};
 }
 
 enum security_mode side_security(const struct side *s, struct str remote)

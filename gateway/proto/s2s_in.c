@@ -134,6 +134,13 @@ static bool keep_address(char **spelling, char **canonical, struct str s, struct
            authz_keep(canonical, str_c(scratch->ascii));
 }
 
+void s2s_in_tell_refused(struct str local, struct str remote, struct gw_actions *out)
+{
+    struct gw_action *a = gw_act(out, ACT_REFUSED);
+    a->u.pair.local = local;
+    a->u.pair.remote = remote;
+}
+
 /* RFC 6120 4.7.1, 4.7.2; NULL: acceptable. A header without from is accepted, and one without to.
  */
 static const char *check_header(struct s2s_in *m, const struct stream_header *h,
@@ -157,8 +164,10 @@ static const char *check_header(struct s2s_in *m, const struct stream_header *h,
         return "invalid-from";
     }
     if (m->remote != NULL && m->local != NULL) {
-        struct policy_decision d = side_pair(m->side, str_c(m->local), str_c(m->remote));
+        struct str local = str_c(m->local), remote = str_c(m->remote);
+        struct policy_decision d = side_pair(m->side, local, remote, WAY_EITHER);
         if (d.verdict != POLICY_ALLOW) {
+            s2s_in_tell_refused(local, remote, out);
             *text = d.rule;
             return "policy-violation";
         }
@@ -171,9 +180,14 @@ static enum security_mode mode_of(const struct s2s_in *m, const char *remote)
     return side_security(m->side, str_c(remote));
 }
 
+static unsigned auth_on(const struct side *side, struct str remote)
+{
+    return side->link == NULL ? policy_auth(side->cfg, remote) : POLICY_AUTH_DIALBACK;
+}
+
 unsigned s2s_in_auth(const struct s2s_in *m, struct str remote)
 {
-    return m->side->link == NULL ? policy_auth(m->side->cfg, remote) : POLICY_AUTH_DIALBACK;
+    return auth_on(m->side, remote);
 }
 
 static unsigned header_auth(const struct s2s_in *m)
@@ -209,14 +223,14 @@ static void write_limits(const struct s2s_in *m, struct buf *b)
 }
 
 /* A header names the peer before anything is proven; what may be sent back is another question. */
-static bool may_have_bidi(const struct s2s_in *m)
+static bool may_have_bidi(const struct s2s_in *m, const struct side *side)
 {
-    return !m->no_bidi && m->local != NULL && bidi_allowed(m->side, m->encrypted, m->remote);
+    return !m->no_bidi && m->local != NULL && bidi_allowed(side, m->encrypted, m->remote);
 }
 
 static void send_features(struct s2s_in *m, struct gw_actions *out)
 {
-    m->bidi_offered = may_have_bidi(m) && !m->bidi && !s2s_in_authorised(m);
+    m->bidi_offered = may_have_bidi(m, m->side) && !m->bidi && !s2s_in_authorised(m);
     enum security_mode mode = mode_of(m, m->remote);
     size_t begin = gw_send_begin(out);
     buf_puts(&out->text, "<stream:features>");
@@ -258,46 +272,59 @@ static bool check_identity(struct s2s_in *m, struct gw_actions *out)
     return enough;
 }
 
-static bool mode_broken(const struct s2s_in *m, const char *remote)
+static bool mode_broken(const struct s2s_in *m, const struct side *side, const char *remote)
 {
-    enum security_mode mode = mode_of(m, remote);
+    enum security_mode mode = side_security(side, str_c(remote));
     return (m->encrypted && mode == SECURITY_NO_TLS) ||
            (!m->encrypted && mode == SECURITY_TLS_REQUIRED);
 }
 
 /* The pair would not be proven any more in the way it was, or is about to be. */
-static bool identity_broken(const struct s2s_in *m, const struct authz_pair *p)
+static bool identity_broken(const struct s2s_in *m, const struct side *side,
+                            const struct authz_pair *p)
 {
     char why[IDENTITY_WHY];
     struct str remote = str_c(p->remote);
-    unsigned auth = s2s_in_auth(m, remote);
-    if (m->side->link != NULL)
+    unsigned auth = auth_on(side, remote);
+    if (side->link != NULL)
         return false;
-    if (!identity_tls_enough(m->side->cfg, m->tls, remote, why))
+    if (!identity_tls_enough(side->cfg, m->tls, remote, why))
         return true;
     if (!p->external)
         return !(auth & POLICY_AUTH_DIALBACK);
-    return !(auth & POLICY_AUTH_EXTERNAL) || !identity_proven(m->side->cfg, m->tls, remote, why);
+    return !(auth & POLICY_AUTH_EXTERNAL) || !identity_proven(side->cfg, m->tls, remote, why);
 }
 
-/* What the settings have against the stream as it is; NULL: nothing. */
-static const char *objection(const struct s2s_in *m, const char **text)
+static bool pair_denied(const struct side *side, const struct authz_pair *p)
+{
+    struct str local = str_c(p->local), remote = str_c(p->remote);
+    return !side_serves(side, local) || !side_admits(side, remote) ||
+           side_pair(side, local, remote, WAY_IN).verdict != POLICY_ALLOW;
+}
+
+/* What these settings mean for the stream as it is. */
+static struct stream_fate fate_of(const struct s2s_in *m, const struct side *side,
+                                  const char **text)
 {
     bool may_yet = m->tls_offered && m->authz.n == 0; /* begin TLS */
-    bool broken = m->remote != NULL && !may_yet && mode_broken(m, m->remote), unproven = false;
+    bool broken = m->remote != NULL && !may_yet && mode_broken(m, side, m->remote);
+    bool one_way = m->bidi && !may_have_bidi(m, side), unproven = false;
+    struct stream_fate f = {broken || one_way ? S2S_RENEWED : S2S_STAYS, str_c(m->local),
+                            str_c(m->remote)};
     *text = "the policy for this domain pair has changed";
     for (size_t i = 0; i < m->authz.n; i++) {
         const struct authz_pair *p = &m->authz.v[i];
-        if (!side_serves(m->side, str_c(p->local)) || !side_admits(m->side, str_c(p->remote)) ||
-            side_pair(m->side, str_c(p->local), str_c(p->remote)).verdict != POLICY_ALLOW)
-            return "policy-violation";
-        broken = broken || mode_broken(m, p->remote);
-        unproven = unproven || identity_broken(m, p);
+        if (pair_denied(side, p))
+            return (struct stream_fate){S2S_DENIED, str_c(p->local), str_c(p->remote)};
+        broken = broken || mode_broken(m, side, p->remote);
+        unproven = unproven || identity_broken(m, side, p);
+        if (f.fate == S2S_STAYS && (broken || unproven))
+            f = (struct stream_fate){S2S_RENEWED, str_c(p->local), str_c(p->remote)};
     }
     *text = broken     ? "the security mode has changed"
             : unproven ? "what proves this domain has changed"
                        : "bidi was switched off";
-    return broken || unproven || (m->bidi && !may_have_bidi(m)) ? "reset" : NULL;
+    return f;
 }
 
 static void on_header(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)
@@ -344,9 +371,9 @@ static void on_header(struct s2s_in *m, const struct gw_event *ev, struct gw_act
     }
     if (!check_identity(m, out))
         return;
-    condition = m->authz.n > 0 ? objection(m, &text) : NULL;
-    if (condition != NULL) { /* since it was proven by SASL */
-        s2s_in_refuse(m, out, condition, text);
+    enum s2s_fate fate = m->authz.n > 0 ? fate_of(m, m->side, &text).fate : S2S_STAYS;
+    if (fate != S2S_STAYS) { /* since it was proven by SASL */
+        s2s_in_refuse(m, out, fate == S2S_DENIED ? "policy-violation" : "reset", text);
         return;
     }
     set_state(m, m->encrypted ? S2S_IN_SECURE : S2S_IN_CLEAR);
@@ -472,7 +499,8 @@ static void on_bidi(struct s2s_in *m, struct gw_actions *out)
         s2s_in_refuse(m, out, "unsupported-stanza-type", "bidi is not offered on this stream");
         return;
     }
-    m->bidi = m->bidi || (may_have_bidi(m) && !s2s_in_authorised(m) && !s2s_in_request_open(m));
+    m->bidi =
+        m->bidi || (may_have_bidi(m, m->side) && !s2s_in_authorised(m) && !s2s_in_request_open(m));
     gw_log(out, m->bidi ? LOG_INFO : LOG_NOTICE, m->bidi ? "s2s.bidi" : "s2s.bidi.ignored",
            KV_C("remote", m->remote),
            KV_C("msg", m->bidi ? NULL : "it was asked for after authentication had begun"));
@@ -601,6 +629,14 @@ static void on_timer(struct s2s_in *m, const struct gw_event *ev, struct gw_acti
     }
 }
 
+struct stream_fate s2s_in_fate(const struct s2s_in *m, const struct side *side)
+{
+    const char *text;
+    if (m->state != S2S_IN_CLEAR && m->state != S2S_IN_SECURE && m->state != S2S_IN_CLOSING)
+        return (struct stream_fate){.fate = S2S_STAYS}; /* the header will be checked */
+    return fate_of(m, side, &text);
+}
+
 static void on_policy(struct s2s_in *m, struct gw_actions *out)
 {
     m->authz.max = m->side->cfg->limits.pairs_per_stream;
@@ -608,11 +644,12 @@ static void on_policy(struct s2s_in *m, struct gw_actions *out)
         return;    /* the header will be checked against the new policy */
     if (m->proven) /* what was offered is not promised */
         m->proven = identity_proven(m->side->cfg, m->tls, str_c(m->remote), m->why);
-    const char *text, *condition = objection(m, &text);
-    if (condition != NULL && strcmp(condition, "reset") != 0)
-        s2s_in_refuse(m, out, condition, text);
-    else if (condition != NULL && m->state != S2S_IN_CLOSING)
-        s2s_in_close(m, out, END_DRAINED, condition, text);
+    const char *text;
+    enum s2s_fate fate = fate_of(m, m->side, &text).fate;
+    if (fate == S2S_DENIED)
+        s2s_in_refuse(m, out, "policy-violation", text);
+    else if (fate == S2S_RENEWED && m->state != S2S_IN_CLOSING)
+        s2s_in_close(m, out, END_DRAINED, "reset", text);
 }
 
 static void on_xml_error(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out)

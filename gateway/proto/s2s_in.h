@@ -35,6 +35,7 @@
 #include "gateway/policy/side.h"
 #include "gateway/proto/authz.h"
 #include "gateway/proto/dialback.h"
+#include "gateway/proto/fate.h"
 #include "gateway/proto/external.h"
 #include "gateway/proto/identity.h"
 #include "xcp/trust.h"
@@ -94,6 +95,8 @@ void s2s_in_init(struct s2s_in *m, const struct side *side, const struct dialbac
                  const struct env *env);
 void s2s_in_free(struct s2s_in *m);
 void s2s_in_step(struct s2s_in *m, const struct gw_event *ev, struct gw_actions *out);
+/* What EV_POLICY_CHANGED would do if its side were this one. */
+struct stream_fate s2s_in_fate(const struct s2s_in *m, const struct side *side);
 
 /* May stanzas of this pair be written back on it now? */
 bool s2s_in_carries(const struct s2s_in *m, struct str local, struct str remote);

@@ -76,13 +76,10 @@ static const char *check_request(const struct s2s_in *m, const struct dialback_e
         return "not-allowed";
     if (!(s2s_in_auth(m, remote) & POLICY_AUTH_DIALBACK))
         return "not-authorized";
-    switch (side_pair(m->side, local, remote).verdict) {
-    case POLICY_ALLOW:
-        break;
-    case POLICY_DENY:
-        return "not-allowed";
-    case POLICY_OFF:
-        return "policy-violation";
+    enum policy_verdict verdict = side_pair(m->side, local, remote, WAY_IN).verdict;
+    if (verdict != POLICY_ALLOW) {
+        s2s_in_tell_refused(local, remote, out);
+        return verdict == POLICY_OFF ? "policy-violation" : "not-allowed";
     }
     if (!m->encrypted && side_security(m->side, remote) == SECURITY_TLS_REQUIRED)
         return "policy-violation";

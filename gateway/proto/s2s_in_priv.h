@@ -14,6 +14,8 @@ void s2s_in_refuse(struct s2s_in *m, struct gw_actions *out, const char *conditi
  * the peer has under way is still delivered until its own closing tag or the deadline (4.4). */
 void s2s_in_close(struct s2s_in *m, struct gw_actions *out, enum end_reason reason,
                   const char *condition, const char *text);
+/* ACT_REFUSED: the policy says no to the pair. The names live as long as the actions. */
+void s2s_in_tell_refused(struct str local, struct str remote, struct gw_actions *out);
 /* Some pair is valid. */
 bool s2s_in_authorised(const struct s2s_in *m);
 /* The bits of enum policy_auth by which a domain may be proven here. */

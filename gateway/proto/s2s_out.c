@@ -27,7 +27,7 @@ struct verify {
     struct list_node node;
     bool sent;
     uint64_t since; /* ms: when it was sent */
-    char *local, *id, *key;
+    char *local, *remote, *id, *key;
 };
 
 const char *s2s_out_state_name(enum s2s_out_state s)
@@ -40,11 +40,17 @@ const char *s2s_out_state_name(enum s2s_out_state s)
     return names[s];
 }
 
+/* Of all domains; no domain takes another one's. */
+static size_t pairs_max(const struct side *side)
+{
+    return side->cfg->limits.pairs_per_stream * (size_t)(1 + S2S_OUT_GUESTS_MAX);
+}
+
 bool s2s_out_init(struct s2s_out *m, const struct side *side,
                   const struct dialback_secrets *secrets, struct str local, struct str remote)
 {
     *m = (struct s2s_out){.state = S2S_OUT_HEADER, .side = side, .secrets = secrets};
-    authz_init(&m->authz, side->cfg->limits.pairs_per_stream);
+    authz_init(&m->authz, pairs_max(side));
     m->local = mem_strndup(local);
     m->remote = mem_strndup(remote);
     return m->local != NULL && m->remote != NULL;
@@ -54,6 +60,7 @@ static void free_verify(struct verify *v)
 {
     list_remove(&v->node);
     mem_free(v->local);
+    mem_free(v->remote);
     mem_free(v->id);
     mem_free(v->key);
     mem_free(v);
@@ -70,9 +77,9 @@ void s2s_out_free(struct s2s_out *m)
     m->local = m->remote = m->id = NULL;
 }
 
-bool s2s_out_valid(const struct s2s_out *m, struct str local)
+bool s2s_out_valid(const struct s2s_out *m, struct str local, struct str remote)
 {
-    const struct authz_pair *p = authz_find(&m->authz, local, str_c(m->remote));
+    const struct authz_pair *p = authz_find(&m->authz, local, remote);
     return m->state == S2S_OUT_READY && !m->no_stanzas && p != NULL && p->state == AUTHZ_VALID;
 }
 
@@ -160,29 +167,29 @@ static void send_result(struct s2s_out *m, struct authz_pair *p, uint64_t now,
                         struct gw_actions *out)
 {
     char key[DIALBACK_KEY_HEX + 1];
-    if (!dialback_key(key, str_c(m->secrets->current), str_c(m->remote), str_c(p->local),
+    if (!dialback_key(key, str_c(m->secrets->current), str_c(p->remote), str_c(p->local),
                       str_c(m->id))) {
         s2s_out_rest(m, out, END_NO_MEMORY, true);
         return;
     }
     struct dialback_text t = {.kind = DIALBACK_RESULT,
                               .from = str_c(p->local),
-                              .to = str_c(m->remote),
+                              .to = str_c(p->remote),
                               .key = {key, DIALBACK_KEY_HEX}};
     size_t begin = gw_send_begin(out);
     dialback_write(&out->text, &t);
     gw_send_end(out, begin);
     p->state = AUTHZ_ASKED;
     p->since = now;
-    gw_log(out, LOG_INFO, "dialback.result.sent", KV_C("from", p->local), KV_C("to", m->remote),
+    gw_log(out, LOG_INFO, "dialback.result.sent", KV_C("from", p->local), KV_C("to", p->remote),
            KV_C("id", m->id));
 }
 
-static void send_verify(struct s2s_out *m, struct verify *v, uint64_t now, struct gw_actions *out)
+static void send_verify(struct verify *v, uint64_t now, struct gw_actions *out)
 {
     struct dialback_text t = {.kind = DIALBACK_VERIFY,
                               .from = str_c(v->local),
-                              .to = str_c(m->remote),
+                              .to = str_c(v->remote),
                               .id = str_c(v->id),
                               .key = str_c(v->key)};
     size_t begin = gw_send_begin(out);
@@ -190,7 +197,7 @@ static void send_verify(struct s2s_out *m, struct verify *v, uint64_t now, struc
     gw_send_end(out, begin);
     v->sent = true;
     v->since = now;
-    gw_log(out, LOG_INFO, "dialback.verify.sent", KV_C("from", v->local), KV_C("to", m->remote),
+    gw_log(out, LOG_INFO, "dialback.verify.sent", KV_C("from", v->local), KV_C("to", v->remote),
            KV_C("id", v->id));
 }
 
@@ -204,7 +211,7 @@ static void send_wanted(struct s2s_out *m, uint64_t now, struct gw_actions *out)
     LIST_FOREACH (&m->verify, n, next) {
         struct verify *v = CONTAINER_OF(n, struct verify, node);
         if (m->can_dialback && !v->sent && out->n + 6 < GW_ACTIONS_MAX)
-            send_verify(m, v, now, out);
+            send_verify(v, now, out);
     }
 }
 
@@ -297,8 +304,8 @@ static void on_result(struct s2s_out *m, const struct dialback_element *e, uint6
 {
     struct authz_pair *p = NULL;
     if (e->from.p != NULL && e->to.p != NULL && domain_prepare(e->from, &out->remote) &&
-        domain_prepare(e->to, &out->local) && str_is(str_c(m->remote), out->remote.ascii))
-        p = authz_find(&m->authz, str_c(out->local.ascii), str_c(m->remote));
+        domain_prepare(e->to, &out->local))
+        p = authz_find(&m->authz, str_c(out->local.ascii), str_c(out->remote.ascii));
     if (p == NULL || p->state != AUTHZ_ASKED) {
         gw_log(out, LOG_NOTICE, "dialback.unasked", KV_S("from", e->from), KV_S("to", e->to));
         return;
@@ -318,11 +325,13 @@ static void on_result(struct s2s_out *m, const struct dialback_element *e, uint6
     close_when_done(m, out);
 }
 
-static struct verify *find_verify(const struct s2s_out *m, const char *local, struct str id)
+static struct verify *find_verify(const struct s2s_out *m, const char *local, const char *remote,
+                                  struct str id)
 {
     LIST_FOREACH (&m->verify, n, next) {
         struct verify *v = CONTAINER_OF(n, struct verify, node);
-        if (v->sent && str_is(id, v->id) && strcmp(v->local, local) == 0)
+        if (v->sent && str_is(id, v->id) && strcmp(v->local, local) == 0 &&
+            strcmp(v->remote, remote) == 0)
             return v;
     }
     return NULL;
@@ -333,8 +342,8 @@ static void on_verify(struct s2s_out *m, const struct dialback_element *e, uint6
 {
     struct verify *v = NULL;
     if (e->from.p != NULL && e->to.p != NULL && domain_prepare(e->from, &out->remote) &&
-        domain_prepare(e->to, &out->local) && str_is(str_c(m->remote), out->remote.ascii))
-        v = find_verify(m, out->local.ascii, e->id);
+        domain_prepare(e->to, &out->local))
+        v = find_verify(m, out->local.ascii, out->remote.ascii, e->id);
     if (v == NULL) {
         gw_log(out, LOG_NOTICE, "dialback.unasked", KV_S("from", e->from), KV_S("to", e->to),
                KV_S("id", e->id));
@@ -454,31 +463,40 @@ static void on_stanza(struct s2s_out *m, const struct gw_event *ev, struct gw_ac
 
 /* ---- what the route layer wants -------------------------------------------------------------- */
 
-static void report_own(struct s2s_out *m, struct str local, enum pair_result result,
-                       struct str text, struct gw_actions *out)
+static void report_own(struct gw_actions *out, struct str local, struct str remote,
+                       enum pair_result result, const char *mech, struct str text)
 {
     str_copy(out->local.ascii, sizeof out->local.ascii, local);
-    str_copy(out->remote.ascii, sizeof out->remote.ascii, str_c(m->remote));
-    report_pair(out, result, result == PAIR_VALID ? "external" : "dialback", text);
+    str_copy(out->remote.ascii, sizeof out->remote.ascii, remote);
+    report_pair(out, result, mech, text);
+}
+
+static bool has_room(const struct s2s_out *m, struct str remote)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < m->authz.n; i++)
+        n += str_is(remote, m->authz.v[i].remote);
+    return n < m->side->cfg->limits.pairs_per_stream;
 }
 
 static void on_want_pair(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out)
 {
     struct str local = ev->u.pair.local;
-    struct authz_pair *p = authz_find(&m->authz, local, str_c(m->remote));
-    if (m->state == S2S_OUT_CLOSING || (p != NULL && !p->external))
+    struct str remote = ev->u.pair.remote.n > 0 ? ev->u.pair.remote : str_c(m->remote);
+    struct authz_pair *p = authz_find(&m->authz, local, remote);
+    if (m->state == S2S_OUT_CLOSING || (p != NULL && p->state != AUTHZ_VALID))
         return;
-    if (p != NULL) {
-        report_own(m, local, PAIR_VALID, STR_NONE, out);
+    if (p != NULL) { /* by EXTERNAL; or a guest has come back */
+        report_own(out, local, remote, PAIR_VALID, p->external ? "external" : "dialback", STR_NONE);
         return;
     }
     if (m->state == S2S_OUT_READY && !m->can_dialback) {
-        report_own(m, local, PAIR_ALONE, STR_NONE, out);
+        report_own(out, local, remote, PAIR_ALONE, "dialback", STR_NONE);
         return;
     }
-    p = authz_add(&m->authz, local, str_c(m->remote));
+    p = has_room(m, remote) ? authz_add(&m->authz, local, remote) : NULL;
     if (p == NULL) {
-        report_own(m, local, PAIR_ERROR, STR("resource-constraint"), out);
+        report_own(out, local, remote, PAIR_ERROR, "dialback", STR("resource-constraint"));
         return;
     }
     p->state = AUTHZ_WAITING;
@@ -497,11 +515,12 @@ static void on_want_verify(struct s2s_out *m, const struct gw_event *ev, struct 
                            : NULL;
     if (v != NULL) {
         v->local = mem_strndup(r->local);
+        v->remote = mem_strndup(r->remote);
         v->id = mem_strndup(r->stream_id);
         v->key = mem_strndup(r->key);
         list_append(&m->verify, &v->node);
     }
-    if (v == NULL || v->local == NULL || v->id == NULL || v->key == NULL) {
+    if (v == NULL || v->local == NULL || v->remote == NULL || v->id == NULL || v->key == NULL) {
         if (v != NULL)
             free_verify(v);
         struct gw_action *act = gw_act(out, ACT_ANSWERED);
@@ -511,7 +530,7 @@ static void on_want_verify(struct s2s_out *m, const struct gw_event *ev, struct 
         return;
     }
     if (m->state == S2S_OUT_READY)
-        send_verify(m, v, ev->now_ms, out);
+        send_verify(v, ev->now_ms, out);
     watch_deadline(m, ev->now_ms, out);
 }
 
@@ -544,8 +563,8 @@ static void on_deadline(struct s2s_out *m, uint64_t now, struct gw_actions *out)
         bool silent = p->state == AUTHZ_ASKED && now - p->since >= m->side->cfg->dialback.timeout;
         if (!silent && (p->state != AUTHZ_WAITING || m->can_dialback))
             continue;
-        report_own(m, str_c(p->local), silent ? PAIR_ERROR : PAIR_ALONE,
-                   silent ? STR("no answer to db:result") : STR_NONE, out);
+        report_own(out, str_c(p->local), str_c(p->remote), silent ? PAIR_ERROR : PAIR_ALONE,
+                   "dialback", silent ? STR("no answer to db:result") : STR_NONE);
         authz_remove(&m->authz, p);
         break;
     }
@@ -582,31 +601,91 @@ static void on_timer(struct s2s_out *m, const struct gw_event *ev, struct gw_act
     }
 }
 
+/* What does for a guest: no certificate is looked at for it, and nothing comes back from it. */
+static bool guest_ok(const struct s2s_out *m, const struct side *side, struct str remote)
+{
+    const struct gateway_config *c = side->cfg;
+    struct key_hash pins[CONFIG_PINS_MAX];
+    char why[IDENTITY_WHY];
+    enum security_mode mode = side_security(side, remote);
+    char name[DOMAIN_MAX + 1];
+    str_copy(name, sizeof name, remote);
+    return mode != (m->encrypted ? SECURITY_NO_TLS : SECURITY_TLS_REQUIRED) &&
+           (policy_auth(c, remote) & POLICY_AUTH_DIALBACK) &&
+           policy_peer_pins(c, remote, pins) == 0 && policy_ca_file(c, remote) == NULL &&
+           (m->tls == NULL || identity_tls_enough(c, m->tls, remote, why)) &&
+           !(m->bidi_offered && bidi_allowed(side, m->encrypted, name));
+}
+
+bool s2s_out_hosts(const struct s2s_out *m, struct str remote)
+{
+    return m->state == S2S_OUT_READY && m->side->link == NULL && m->errors_offered &&
+           m->can_dialback && !m->no_stanzas && !m->bidi && !str_is(remote, m->remote) &&
+           m->authz.n < m->authz.max && guest_ok(m, m->side, remote);
+}
+
+/* After a reload. */
+static bool guests_ok(const struct s2s_out *m, const struct side *side)
+{
+    for (size_t i = 0; i < m->authz.n; i++) {
+        struct str local = str_c(m->authz.v[i].local), remote = str_c(m->authz.v[i].remote);
+        if (!str_is(remote, m->remote) &&
+            (!side_admits(side, remote) || !guest_ok(m, side, remote) ||
+             side_pair(side, local, remote, WAY_EITHER).verdict != POLICY_ALLOW))
+            return false;
+    }
+    return true;
+}
+
+/* Its questions serve what comes in, so it may stand for a pair that may not write out. */
+static bool pair_denied(const struct s2s_out *m, const struct side *side, struct str local)
+{
+    return side_pair(side, local, str_c(m->remote), WAY_EITHER).verdict != POLICY_ALLOW;
+}
+
+static bool mode_broken(const struct s2s_out *m, const struct side *side)
+{
+    enum security_mode mode = side_security(side, str_c(m->remote));
+    return (m->encrypted && mode == SECURITY_NO_TLS) ||
+           (!m->encrypted && m->state == S2S_OUT_READY && mode == SECURITY_TLS_REQUIRED) ||
+           (mode == SECURITY_NO_TLS && m->state == S2S_OUT_STARTTLS);
+}
+
+struct stream_fate s2s_out_fate(const struct s2s_out *m, const struct side *side)
+{
+    struct stream_fate f = {S2S_STAYS, str_c(m->local), str_c(m->remote)};
+    if (m->state == S2S_OUT_CLOSING)
+        return f;
+    bool denied = pair_denied(m, side, f.local) || !side_admits(side, f.remote);
+    for (size_t i = 0; i < m->authz.n && !denied; i++) {
+        f.local = str_c(m->authz.v[i].local);
+        denied = !side_serves(side, f.local) ||
+                 (str_is(f.remote, m->authz.v[i].remote) && pair_denied(m, side, f.local));
+    }
+    bool one_way = m->bidi && !bidi_allowed(side, m->encrypted, m->remote);
+    bool broken =
+        mode_broken(m, side) || s2s_out_unproven(m, side) || one_way || !guests_ok(m, side);
+    f.fate = denied ? S2S_DENIED : broken ? S2S_RENEWED : S2S_STAYS;
+    return f;
+}
+
 static void on_policy(struct s2s_out *m, struct gw_actions *out)
 {
-    m->authz.max = m->side->cfg->limits.pairs_per_stream;
+    m->authz.max = pairs_max(m->side);
     if (m->state == S2S_OUT_CLOSING)
         return;
-    enum security_mode mode = s2s_out_mode(m);
-    bool denied = side_pair(m->side, str_c(m->local), str_c(m->remote)).verdict != POLICY_ALLOW ||
-                  !side_admits(m->side, str_c(m->remote));
-    for (size_t i = 0; i < m->authz.n && !denied; i++)
-        denied = !side_serves(m->side, str_c(m->authz.v[i].local));
-    bool broken = (m->encrypted && mode == SECURITY_NO_TLS) ||
-                  (!m->encrypted && m->state == S2S_OUT_READY && mode == SECURITY_TLS_REQUIRED) ||
-                  (mode == SECURITY_NO_TLS && m->state == S2S_OUT_STARTTLS);
-    bool unproven = !s2s_out_identity_ok(m) ||
-                    (m->state == S2S_OUT_READY && !m->encrypted && !s2s_out_dialback_counts(m));
-    bool one_way = m->bidi && !bidi_allowed(m->side, m->encrypted, m->remote);
-    m->reset = (broken || unproven || one_way) && !denied;
-    if (denied)
+    enum s2s_fate fate = s2s_out_fate(m, m->side).fate;
+    s2s_out_identity_ok(m); /* for what is said of the stream from now on */
+    m->reset = fate == S2S_RENEWED;
+    if (fate == S2S_DENIED)
         s2s_out_refuse(m, out, "policy-violation", "the policy for this domain pair has changed");
-    else if (broken)
-        s2s_out_refuse(m, out, "reset", "the security mode has changed");
-    else if (unproven)
-        s2s_out_refuse(m, out, "reset", "what proves this domain has changed");
-    else if (one_way)
-        s2s_out_refuse(m, out, "reset", "bidi was switched off");
+    else if (m->reset)
+        s2s_out_refuse(m, out, "reset",
+                       mode_broken(m, m->side)        ? "the security mode has changed"
+                       : s2s_out_unproven(m, m->side) ? "what proves this domain has changed"
+                       : !guests_ok(m, m->side)
+                           ? "the rules for a domain on this stream have changed"
+                           : "bidi was switched off");
 }
 
 static void on_stream_close(struct s2s_out *m, struct gw_actions *out)

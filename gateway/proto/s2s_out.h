@@ -24,6 +24,12 @@
  * stream as the remote server would, from its domain to a local one. Where certificates decide
  * (auth tls), the inside has to show one that the link knows before anything is asked or sent.
  *
+ * A stream to the world may have guests: other remote domains that are hosted at the very address
+ * and port of this one's target (XEP-0220 2.1, target piggybacking). Their pairs and verifications
+ * are asked for with their names. A peer may refuse that; so only one that advertises dialback
+ * errors is asked, and only for guests whose rules make do with dialback, as no certificate is
+ * looked at for them. limits.pairs_per_stream is for each domain then.
+ *
  * The machine owns its strings; side, trust and secrets are borrowed and must outlive it. */
 #ifndef GATEWAY_PROTO_S2S_OUT_H
 #define GATEWAY_PROTO_S2S_OUT_H
@@ -33,6 +39,7 @@
 #include "gateway/policy/side.h"
 #include "gateway/proto/authz.h"
 #include "gateway/proto/dialback.h"
+#include "gateway/proto/fate.h"
 #include "gateway/proto/identity.h"
 #include "xcp/trust.h"
 
@@ -58,7 +65,7 @@ enum { S2S_OUT_STATE_COUNT = S2S_OUT_RESTING + 1 };
 extern const machine_edges s2s_out_edges[S2S_OUT_STATE_COUNT];
 const char *s2s_out_state_name(enum s2s_out_state s);
 
-enum { S2S_OUT_VERIFY_MAX = 256 };
+enum { S2S_OUT_VERIFY_MAX = 256, S2S_OUT_GUESTS_MAX = 16 };
 
 struct s2s_out {
     enum s2s_out_state state;
@@ -77,8 +84,9 @@ struct s2s_out {
     bool direct_tls, has_certificate, wants_external;
     /* The same: stanzas wait, and the peer is not known to break the rules of XEP-0288. */
     bool wants_bidi;
-    bool bidi;                        /* asked for: stanzas of valid pairs may come in */
-    const char *bidi_broken;          /* how the peer broke its rules, static; NULL: it did not */
+    bool bidi;                         /* asked for: stanzas of valid pairs may come in */
+    bool bidi_offered, errors_offered; /* by the peer, in its last features */
+    const char *bidi_broken;           /* how the peer broke its rules, static; NULL: it did not */
     const struct dane_target *target; /* what DNSSEC knows of it; NULL: nothing; the driver's too */
     const struct tls_peer *tls; /* facts of the handshake; NULL: none. They live as long as this */
     bool proven, by_dane;       /* by them, `remote`; by TLSA records and not by authorities */
@@ -99,7 +107,9 @@ bool s2s_out_init(struct s2s_out *m, const struct side *side,
 void s2s_out_free(struct s2s_out *m);
 
 /* May stanzas of this pair be written now? */
-bool s2s_out_valid(const struct s2s_out *m, struct str local);
+bool s2s_out_valid(const struct s2s_out *m, struct str local, struct str remote);
+/* May this other domain be a guest, if it is hosted where the stream leads? */
+bool s2s_out_hosts(const struct s2s_out *m, struct str remote);
 /* The peer takes an element of so many bytes (XEP-0478). */
 static inline bool s2s_out_fits(const struct s2s_out *m, size_t bytes)
 {
@@ -112,5 +122,7 @@ static inline void s2s_out_touch(struct s2s_out *m, uint64_t now)
 }
 
 void s2s_out_step(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out);
+/* What EV_POLICY_CHANGED would do if its side were this one. */
+struct stream_fate s2s_out_fate(const struct s2s_out *m, const struct side *side);
 
 #endif

@@ -31,6 +31,8 @@ void s2s_out_setup_nonza(struct s2s_out *m, const struct gw_event *ev, struct gw
 void s2s_out_tls_up(struct s2s_out *m, const struct gw_event *ev, struct gw_actions *out);
 /* The certificate and the version of TLS satisfy the rules for this peer. False: m->why. */
 bool s2s_out_identity_ok(struct s2s_out *m);
+/* The same of other settings, for a stream that stands: it could not have come about. */
+bool s2s_out_unproven(const struct s2s_out *m, const struct side *side);
 /* The rules for this peer let DNS stand in for its certificate. */
 bool s2s_out_dialback_counts(const struct s2s_out *m);
 

@@ -40,6 +40,21 @@ bool s2s_out_dialback_counts(const struct s2s_out *m)
            policy_auth(m->side->cfg, str_c(m->remote)) & POLICY_AUTH_DIALBACK;
 }
 
+bool s2s_out_unproven(const struct s2s_out *m, const struct side *side)
+{
+    char why[IDENTITY_WHY];
+    struct str remote = str_c(m->remote);
+    if (side->link != NULL)
+        return false;
+    bool dialback = policy_auth(side->cfg, remote) & POLICY_AUTH_DIALBACK;
+    if (m->tls == NULL)
+        return m->state == S2S_OUT_READY && !dialback;
+    enum identity id = identity_of_target(side->cfg, m->tls, remote, m->target, why);
+    bool proven = id == IDENTITY_PROVEN || id == IDENTITY_PROVEN_DANE;
+    return !identity_tls_enough(side->cfg, m->tls, remote, why) ||
+           !(proven || (id == IDENTITY_UNPROVEN && dialback));
+}
+
 bool s2s_out_identity_ok(struct s2s_out *m)
 {
     const struct gateway_config *c = m->side->cfg;
@@ -187,6 +202,8 @@ static void on_features(struct s2s_out *m, const struct gw_event *ev, struct gw_
     enum security_mode mode = s2s_out_mode(m);
     m->can_dialback = f.dialback || m->dialback_declared;
     m->external_offered = f.external;
+    m->errors_offered = f.dialback && f.dialback_errors;
+    m->bidi_offered = f.bidi;
     if (f.max_bytes > 0)
         m->peer_max_bytes = f.max_bytes;
     if (f.idle_ms > 0)

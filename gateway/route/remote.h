@@ -157,6 +157,30 @@ bool remote_may_send(const struct remote *r, struct str local);
 
 enum remote_state remote_state_of(const struct remote *r);
 size_t remote_queued(const struct remote *r);
+
+/* ---- for people (remote_status.c) ---- */
+
+/* Strings are valid until the next input. */
+struct remote_status {
+    unsigned failures; /* in a row */
+    uint64_t until;    /* ms: end of the back-off, or deadline of the set-up; 0: none */
+    size_t asks;       /* questions for its authority that wait */
+    size_t ntargets, target;
+    struct str why; /* the step that failed last; absent: none did */
+};
+void remote_status(const struct remote *r, struct remote_status *out);
+
+struct remote_pair_status {
+    const char *local;
+    const char *phase; /* "none", "asked", "open" */
+    size_t queued, bytes;
+    uint64_t oldest;   /* ms, of what waits */
+    uint64_t retry_at; /* ms; 0: it is not backing off alone */
+    const char *condition;
+    struct str why;
+};
+void remote_pairs(const struct remote *r,
+                  void (*each)(void *arg, const struct remote_pair_status *p), void *arg);
 bool remote_disposable(const struct remote *r, uint64_t now); /* idle, nothing waits, no penalty */
 
 #endif

@@ -179,6 +179,16 @@ static const struct alarm *standing(const struct stage *s, const char *kind, con
     return NULL;
 }
 
+static void into_log(void *arg, const char *event, const struct kv *kv, size_t n)
+{
+    log_write(arg, LOG_NOTICE, event, kv, n);
+}
+
+static void dump(struct stage *s)
+{
+    certs_state(s->certs, &(struct kv_sink){into_log, &s->ctx});
+}
+
 /* ---- in the place of another ----------------------------------------------------------------- */
 
 static void test_replaced(void **state)
@@ -348,7 +358,7 @@ static void test_worse_is_refused(void **state)
                 fail_msg("row %zu: %s", i, a->text);
             assert_non_null(strstr(a->text, "; the one that was read before is in use"));
             buf_clear(&s.out);
-            certs_dump(s.certs, &s.ctx);
+            dump(&s);
             logged(&s, "subject=\"CN=first\"");
             logged(&s, worse[i].why);
             /* The next reload changes nothing; a good one ends it. */
@@ -597,7 +607,7 @@ static void test_made_again(void **state)
     assert_ptr_not_equal(tls_ctx_own(certs_tls(s.certs), 0, true), first);
     logged(&s, "tls.certificate.made domain=alpha.lab");
     buf_clear(&s.out);
-    certs_dump(s.certs, &s.ctx);
+    dump(&s);
     logged(&s, "source=self-made");
     close_stage(&s);
 }

@@ -206,6 +206,7 @@ static void carry_out(struct jb *b, const struct gw_event *ev, const struct gw_a
     case ACT_ANSWERED:
     case ACT_VOUCHED:
     case ACT_PAIR:
+    case ACT_REFUSED:
         must(b, false, "an action of other machines");
         break;
     }

@@ -232,6 +232,7 @@ static const char *note(struct bench *b, const struct gw_action *a, size_t *sent
     case ACT_ANSWERED:
     case ACT_VOUCHED:
     case ACT_PAIR:
+    case ACT_REFUSED:
     case ACT_UNDELIVERED:
         return "not an action of links";
     }

@@ -331,6 +331,8 @@ static void carry_out(struct stage *s, const struct gw_actions *all, const struc
     case ACT_PAIR:
         pair(s, a);
         break;
+    case ACT_REFUSED: /* what is sent says it */
+        break;
     case ACT_LOG:
         must(s, a->u.log.event != NULL && a->u.log.n <= GW_ACTION_KV, "a log line is well formed");
         break;
@@ -446,12 +448,24 @@ void stage_tls_up(struct stage *s, enum stage_cert cert)
 
 void stage_want_pair(struct stage *s, const char *local)
 {
-    stage_event(s, (struct gw_event){.kind = EV_WANT_PAIR, .u.pair.local = str_c(local)});
+    stage_want_guest(s, local, "");
+}
+
+void stage_want_guest(struct stage *s, const char *local, const char *remote)
+{
+    struct gw_event ev = {.kind = EV_WANT_PAIR, .u.pair = {str_c(local), str_c(remote)}};
+    stage_event(s, ev);
 }
 
 void stage_want_verify(struct stage *s, const char *local, const char *id, const char *key)
 {
-    struct db_request q = {str_c(local), str_c(s->out.remote), str_c(id), str_c(key)};
+    stage_verify_guest(s, local, s->out.remote, id, key);
+}
+
+void stage_verify_guest(struct stage *s, const char *local, const char *remote, const char *id,
+                        const char *key)
+{
+    struct db_request q = {str_c(local), str_c(remote), str_c(id), str_c(key)};
     stage_event(s, (struct gw_event){.kind = EV_WANT_VERIFY, .u.verify = q});
 }
 

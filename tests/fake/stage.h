@@ -85,6 +85,10 @@ enum { STAGE_CERTS = STAGE_CERT_EXPIRED + 1 };
 void stage_tls_up(struct stage *s, enum stage_cert cert);
 void stage_tls_up_as(struct stage *s, enum stage_cert cert, const char *name, const char *version);
 void stage_want_pair(struct stage *s, const char *local);
+/* The same for another remote domain than the header's. */
+void stage_want_guest(struct stage *s, const char *local, const char *remote);
+void stage_verify_guest(struct stage *s, const char *local, const char *remote, const char *id,
+                        const char *key);
 void stage_want_verify(struct stage *s, const char *local, const char *id, const char *key);
 void stage_verdict(struct stage *s, uint32_t ticket, enum verdict v);
 void stage_sent(struct stage *s); /* in: the driver wrote a stanza back on it */

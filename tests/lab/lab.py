@@ -149,9 +149,9 @@ def start(lab, mode):
     lab.dns({"alpha.lab": [(Net.ALPHA, labnet.S2S, 10)], "beta.lab": [(Net.BETA, labnet.S2S, 10)]})
     return [
         Site(lab, "alpha.lab", Net.ALPHA, Net.ALPHA_LINK, "romeo", mode=mode,
-             peers=[{"domain": "beta.lab", "policy": "allow"}]),
+             peers=[{"domain": "beta.lab", "policy": "allow"}], control=lab.dir / "alpha.sock"),
         Site(lab, "beta.lab", Net.BETA, Net.BETA_LINK, "juliet", mode=mode,
-             peers=[{"domain": "alpha.lab", "policy": "allow"}]),
+             peers=[{"domain": "alpha.lab", "policy": "allow"}], control=lab.dir / "beta.sock"),
     ]
 
 
@@ -266,6 +266,8 @@ or both gateways at once:
   {this} mode no-tls
 Watch it:
   tail -f {here}/logs/alpha-gateway.log
+Operate it (docs/operate.md):
+  sallyportctl -s {here}/alpha.sock status
 End it:
   {this} down""")
     return 0

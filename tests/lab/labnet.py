@@ -342,7 +342,7 @@ def _objects(objects):
 def gateway_conf(*, domains, links, listen, dns, mode="tls-optional", privacy="allow-list",
                  peers=(), secret=None, source=None, ca=None, timeouts=None, limits=None,
                  dialback_timeout="5s", dns_timeout="3s", trust_ad=False, deny=(), auth=None,
-                 direct_tls=(), tls=None, previous_secrets=(), extra=""):
+                 direct_tls=(), tls=None, previous_secrets=(), control="", extra=""):
     """The text of a gateway's configuration."""
     dialback = {"secret_file": secret} if secret else {}
     if previous_secrets:
@@ -370,14 +370,17 @@ def gateway_conf(*, domains, links, listen, dns, mode="tls-optional", privacy="a
         lines.append(f"tls      = {_group(tls)};")
     if auth:
         lines.append(f"auth     = {_quoted(auth)};")
+    if control is not None:  # the test's `extra` has it
+        lines.append(f'control  = {{ socket = "{control}"; }};')
     lines.append('log      = { level = "debug"; format = "logfmt"; rate = 0; };')
     return "\n".join(lines) + "\n" + extra
 
 
-def router_conf(*, listen, links, timeouts=None, extra=""):
+def router_conf(*, listen, links, timeouts=None, control="", extra=""):
     lines = [f"listen = {{ links = {_quoted(listen)}; }};", f"links  = {_objects(links)};"]
     if timeouts:
         lines.append(f"timeouts = {_group(timeouts)};")
+    lines.append(f'control = {{ socket = "{control}"; }};')
     lines.append('log    = { level = "debug"; format = "logfmt"; rate = 0; };')
     return "\n".join(lines) + "\n" + extra
 

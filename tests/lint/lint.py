@@ -23,44 +23,49 @@ BASE = {"core/base"}
 PURE1 = BASE | {"core/stream", "core/xml", "core/tls", "dns:pure", "config"}
 PURE2 = PURE1 | {"gateway/proto", "gateway/policy", "xcp:pure"}
 PURE3 = PURE2 | {"gateway/route"}
-DRIVERS = PURE3 | {"core/daemon", "core/net", "dns", "xcp", "gateway"}
+DRIVERS = PURE3 | {"core/control", "core/daemon", "core/net", "dns", "xcp", "gateway"}
 LAYERS = [
     # (files of the layer, its name, what it may include)
     (r"core/base/", "core/base", BASE),
     (r"core/xml/", "core/xml", BASE | {"core/xml"}),
     (r"core/tls/", "core/tls", BASE | {"core/tls"}),
     (r"core/stream/", "core/stream", BASE | {"core/stream", "core/xml", "core/tls"}),
-    (r"core/net/", "core/net", BASE | {"core/net", "core/stream", "core/xml", "core/tls"}),
-    (r"core/daemon/", "core/daemon", BASE | {"core/daemon", "core/net", "core/stream", "core/xml",
-                                             "core/tls", "config"}),
+    (r"core/control/", "core/control", BASE | {"core/control"}),
+    (r"core/net/", "core/net", BASE | {"core/net", "core/control", "core/stream", "core/xml",
+                                       "core/tls"}),
+    (r"core/daemon/", "core/daemon", BASE | {"core/daemon", "core/net", "core/control",
+                                             "core/stream", "core/xml", "core/tls", "config"}),
+    (r"ctl/", "ctl", BASE | {"ctl", "core/control", "config"}),
     (r"config/", "config", BASE | {"config", "core/xml"}),
     (r"dns/(cares|resolver)[^/]*\.[ch]$", "dns", BASE | {"dns", "dns:pure", "core/net",
                                                          "core/xml"}),
     (r"dns/", "dns:pure", BASE | {"dns:pure", "core/xml"}),
-    (r"xcp/router[^/]*\.[ch]$", "xcp", PURE2 | {"core/daemon", "core/net", "xcp"}),
+    (r"xcp/router[^/]*\.[ch]$", "xcp", PURE2 | {"core/control", "core/daemon", "core/net", "xcp"}),
     (r"xcp/", "xcp:pure", BASE | {"xcp:pure", "core/stream", "core/xml", "core/tls", "config"}),
     (r"gateway/policy/", "gateway/policy", PURE1 | {"gateway/policy"}),
     (r"gateway/proto/", "gateway/proto", PURE1 | {"gateway/policy", "gateway/proto",
                                                          "xcp:pure"}),
     (r"gateway/route/", "gateway/route", PURE3),
+    (r"gateway/main\.c$", "gateway", DRIVERS | {"ctl"}),  # -t asks the gateway that runs
     (r"gateway/[^/]+$", "gateway", DRIVERS),
 ]
 # A header outside the tree -> the files that may know it.
 LIBRARIES = [
     (r"uv\.h|uv/.*",
      r"core/net/|core/daemon/|dns/(cares|resolver)|gateway/[^/]+\.[ch]$|xcp/router"),
-    (r"expat\.h|expat_external\.h", r"core/xml/(framer|parser|writer)"),
+    (r"expat\.h|expat_external\.h", r"core/xml/(framer|parser|writer)|ctl/import_xml\.c"),
+    (r"yaml\.h", r"ctl/import_yaml\.c"),
     (r"openssl/.*", r"core/tls/|core/base/(digest|env)\.c$"),
     (r"ares.*\.h|arpa/nameser.*|resolv\.h", r"dns/"),
     (r"libconfig\.h", r"config/"),
     (r"strophe\.h", r"core/xml/writer|core/stream/bounce|tests/lab/"),
 ]
 # The top of a program may know every library: it prints their versions.
-MAINS = ("gateway/main.c", "xcp/router_main.c")
+MAINS = ("gateway/main.c", "xcp/router_main.c", "ctl/main.c")
 BANNED = ("gets strcpy strcat sprintf vsprintf strtok atoi atol atoll rand srand alloca setjmp "
           "longjmp system popen").split()
 ALLOCATORS = "malloc calloc realloc free strdup strndup asprintf vasprintf reallocarray".split()
-PRODUCT = ("core/", "config/", "dns/", "xcp/", "gateway/")
+PRODUCT = ("core/", "config/", "dns/", "xcp/", "gateway/", "ctl/")
 KEYWORDS = {"if", "for", "while", "switch", "return", "sizeof", "do", "else"}
 
 

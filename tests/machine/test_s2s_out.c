@@ -88,15 +88,16 @@ static void test_valid(void **state)
     const struct str alpha = STR("alpha.lab");
     assert_true(stage_open(&s, true, cfg, "alpha.lab", "beta.lab", 1));
     stage_want_pair(&s, "alpha.lab");
-    assert_false(s2s_out_valid(&s.out, alpha));
+    assert_false(s2s_out_valid(&s.out, alpha, str_c(s.out.remote)));
     say(&s, OPEN NO_OFFER);
-    assert_false(s2s_out_valid(&s.out, alpha));
+    assert_false(s2s_out_valid(&s.out, alpha, str_c(s.out.remote)));
     say(&s, VALID);
-    assert_true(s2s_out_valid(&s.out, alpha));
-    assert_false(s2s_out_valid(&s.out, STR("gamma.lab")));
+    assert_true(s2s_out_valid(&s.out, alpha, str_c(s.out.remote)));
+    assert_false(s2s_out_valid(&s.out, STR("gamma.lab"), str_c(s.out.remote)));
     stage_want_pair(&s, "gamma.lab");
     say(&s, "<db:result from='beta.lab' to='gamma.lab' type='invalid'/>");
-    assert_false(s2s_out_valid(&s.out, alpha)); /* nothing new on this stream */
+    assert_false(
+        s2s_out_valid(&s.out, alpha, str_c(s.out.remote))); /* nothing new on this stream */
     stage_close(&s);
 
     assert_true(stage_open(&s, true, cfg, "alpha.lab", "beta.lab", 1));
@@ -104,7 +105,7 @@ static void test_valid(void **state)
     stage_want_pair(&s, "alpha.lab");
     say(&s, VALID);
     stage_kind(&s, EV_DRAIN, "stop");
-    assert_false(s2s_out_valid(&s.out, alpha));
+    assert_false(s2s_out_valid(&s.out, alpha, str_c(s.out.remote)));
     stage_close(&s);
 }
 

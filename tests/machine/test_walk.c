@@ -148,11 +148,16 @@ static void walk_ends(struct stage *s, struct fake *f)
 static void walk_wishes(struct stage *s, struct fake *f)
 {
     static const char *const locals[] = {"alpha.lab", "gamma.lab"};
+    static const char *const guests[] = {"delta.lab", "epsilon.lab"};
     uint32_t last = s->ntickets ? s->tickets[s->ntickets - 1] : 0;
     if (!s->outgoing)
         stage_verdict(s, last - (uint32_t)fake_below(f, 2), (enum verdict)fake_below(f, 5));
     else if (fake_below(f, 2))
         stage_want_pair(s, stage_turn(s, PICK(f, locals)));
+    else if (s->side.link == NULL && fake_below(f, 3) == 0)
+        stage_want_guest(s, PICK(f, locals), PICK(f, guests));
+    else if (s->side.link == NULL && fake_below(f, 4) == 0)
+        stage_verify_guest(s, PICK(f, locals), PICK(f, guests), "v1", "k");
     else
         stage_want_verify(s, stage_turn(s, PICK(f, locals)), fake_below(f, 2) ? "v1" : "v2", "k");
 }

@@ -19,8 +19,11 @@
  *     tls-failed: WHY
  *     verdict: valid|invalid|not-found|timeout|busy [N]
  *                                 answers the N-th question (default: the oldest without answer)
- *     want-pair: LOCAL            out
- *     want-verify: LOCAL ID KEY   out
+ *     want-pair: LOCAL [REMOTE]   out; REMOTE: a guest
+ *     want-verify: LOCAL ID KEY [REMOTE]
+ *                                 out
+ *     hosts: REMOTE               out: would it take that guest now?
+ *     hosts-not: REMOTE           the contrary
  *     sent                        in: the driver wrote a stanza back on it
  *     time: 30s | 500ms           virtual time passes, timers fire in their order
  *     policy: TEXT                another configuration comes into force
@@ -316,9 +319,17 @@ static void tls_up(struct stage *s, const char *arg)
 
 static void want_verify(struct stage *s, const char *arg)
 {
-    char local[256], id[256], key[256];
-    assert_int_equal(sscanf(arg, "%255s %255s %255s", local, id, key), 3);
-    stage_want_verify(s, local, id, key);
+    char local[256], id[256], key[256], remote[256];
+    int n = sscanf(arg, "%255s %255s %255s %255s", local, id, key, remote);
+    assert_true(n >= 3);
+    stage_verify_guest(s, local, n > 3 ? remote : s->out.remote, id, key);
+}
+
+static void want_pair(struct stage *s, const char *arg)
+{
+    char local[256], remote[256] = "";
+    assert_true(sscanf(arg, "%255s %255s", local, remote) >= 1);
+    stage_want_guest(s, local, remote);
 }
 
 /* False: there is no such step. */
@@ -337,7 +348,7 @@ static bool take(struct stage *s, const struct step *st, struct progress *at,
     else if (strcmp(w, "verdict") == 0)
         answer(s, arg, at);
     else if (strcmp(w, "want-pair") == 0)
-        stage_want_pair(s, arg);
+        want_pair(s, arg);
     else if (strcmp(w, "want-verify") == 0)
         want_verify(s, arg);
     else if (strcmp(w, "time") == 0)
@@ -378,6 +389,11 @@ static bool look(const struct script *sc, const struct step *st, const struct st
     const char *broken = s->outgoing ? s->out.bidi_broken : s->in.bidi_broken, *w = st->word;
     if (strcmp(w, "carries") == 0 || strcmp(w, "one-way") == 0) {
         if (strict && carries(s, st->text) != (w[0] == 'c'))
+            fail_msg("%s:%u: not so", sc->name, st->line);
+        return true;
+    }
+    if (strcmp(w, "hosts") == 0 || strcmp(w, "hosts-not") == 0) {
+        if (strict && s2s_out_hosts(&s->out, str_c(st->text)) != (w[5] == '\0'))
             fail_msg("%s:%u: not so", sc->name, st->line);
         return true;
     }

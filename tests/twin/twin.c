@@ -219,6 +219,7 @@ bool twin_finish_drain(struct twin *t, int i)
         ledger_fail(&t->ledger, "%s has ended with %llu + %llu stanzas being written", name,
                     (unsigned long long)n->outward.writing, (unsigned long long)n->inward.writing);
     s->dropped += n->outward.dropped + n->inward.dropped;
+    t->shared += n->streams_shared;
     s->running = s->draining = s->drained = false;
     worker_close(&s->w);
     return true;
@@ -278,7 +279,7 @@ void twin_open(struct twin *t, uint64_t seed)
     for (int i = 0; i < 2; i++) {
         t->site[i].mode = some_mode(&t->net);
         t->site[i].tight = net_chance(&t->net, 250);
-        t->site[i].bidi = net_chance(&t->net, 750);
+        t->site[i].bidi = net_chance(&t->net, 600);
         t->net.address = (struct ip){{127, 0, 0, 1}, 4};
         if (!inside_open(&t->site[i].in, &t->ledger, i, at[i], component[i], "inside and outside",
                          t->log))

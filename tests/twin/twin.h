@@ -49,6 +49,7 @@ struct twin {
     unsigned evil_step;
     char evil_seen[4096];
     size_t rounds;
+    size_t shared; /* outgoing streams that a second domain joined */
     size_t back; /* stanzas that went out on a stream that came in */
 };
 

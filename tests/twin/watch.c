@@ -142,6 +142,25 @@ static void check_carrier(const struct site *s, const struct conn *c, struct str
     }
 }
 
+static bool names(struct str stanza, const char *domain)
+{
+    size_t n = strlen(domain);
+    for (size_t i = 0; i + n <= stanza.n; i++)
+        if (memcmp(stanza.p + i, domain, n) == 0)
+            return true;
+    return false;
+}
+
+/* Is it of a pair that is proven on the stream? */
+static bool is_proven(const struct authz *a, struct str stanza)
+{
+    for (size_t i = 0; i < a->n; i++)
+        if (a->v[i].state == AUTHZ_VALID && names(stanza, a->v[i].local) &&
+            names(stanza, a->v[i].remote))
+            return true;
+    return false;
+}
+
 /* I3: nothing goes out in clear where TLS must be, nor for a pair that is not proven. */
 static void check_hand_over(const struct site *s, const struct conn *c, struct str stanza)
 {
@@ -152,10 +171,26 @@ static void check_hand_over(const struct site *s, const struct conn *c, struct s
         if (!conn_encrypted(c) &&
             policy_security(s->w.cfg, str_c(o->m.remote)) == SECURITY_TLS_REQUIRED)
             ledger_fail(&twin->ledger, "a stanza goes out in clear although TLS is required");
-        if (authz_first(&o->m.authz, AUTHZ_VALID) == NULL)
+        if (!is_proven(&o->m.authz, stanza))
             ledger_fail(&twin->ledger,
-                        "a stanza goes out on a stream that has proven nothing: %.*s",
+                        "a stanza goes out on a stream that has not proven its pair: %.*s",
                         STR_ARG(stanza));
+    }
+}
+
+/* Who uses a stream knows it, and each name is there once. */
+static void check_guests(struct twin *t, const struct worker *w)
+{
+    LIST_FOREACH (&w->world.out, n, next) {
+        const struct out_session *o = CONTAINER_OF(n, struct out_session, node);
+        bool fine = o->peer != NULL ? o->peer->out == o : o->guests.count == 0;
+        LIST_FOREACH (&o->guests, g, next2) {
+            struct peer *p = CONTAINER_OF(g, struct peer, guest);
+            fine = fine && p->out == o && guest_user(o, str_c(p->domain)) == p && !o->m.bidi &&
+                   !o->s.over;
+        }
+        if (!fine)
+            ledger_fail(&t->ledger, "the users of a stream do not agree with it");
     }
 }
 
@@ -356,6 +391,7 @@ void watch_site(struct twin *t, struct site *s)
     check_books(t, s, "outward", w->n.outward, w->world.outq.count);
     check_books(t, s, "inward", w->n.inward, w->hold.items.count);
     check_streams_out(t, w);
+    check_guests(t, w);
     check_strangers(t, w);
     check_queues(t, s);
 }

@@ -50,9 +50,9 @@ static struct side side(const char *link)
 {
     for (size_t i = 0; link != NULL && i < cfg->nlinks; i++)
         if (strcmp(cfg->links[i].name, link) == 0)
-            return (struct side){cfg, &cfg->links[i]};
+            return (struct side){.cfg = cfg, .link = &cfg->links[i]};
     assert_null(link);
-    return (struct side){cfg, NULL};
+    return (struct side){.cfg = cfg};
 }
 
 static void test_names(void **state)
@@ -107,19 +107,19 @@ static void test_pair(void **state)
     (void)state;
     struct side world = side(NULL), inside = side("all");
     const struct str alpha = STR("alpha.lab");
-    assert_int_equal(side_pair(&world, alpha, STR("beta.lab")).verdict, POLICY_ALLOW);
-    struct policy_decision d = side_pair(&world, alpha, STR("other.lab"));
+    assert_int_equal(side_pair(&world, alpha, STR("beta.lab"), WAY_EITHER).verdict, POLICY_ALLOW);
+    struct policy_decision d = side_pair(&world, alpha, STR("other.lab"), WAY_EITHER);
     assert_int_equal(d.verdict, POLICY_DENY);
     assert_string_equal(d.rule, "not on the allow list");
-    d = side_pair(&inside, STR("other.lab"), alpha);
+    d = side_pair(&inside, STR("other.lab"), alpha, WAY_EITHER);
     assert_int_equal(d.verdict, POLICY_ALLOW);
     assert_non_null(d.rule);
     struct gateway_config *off = fake_config("federation = false;");
     assert_non_null(off);
     world.cfg = inside.cfg = off;
     inside.link = &off->links[0];
-    assert_int_equal(side_pair(&world, alpha, STR("beta.lab")).verdict, POLICY_OFF);
-    assert_int_equal(side_pair(&inside, STR("beta.lab"), alpha).verdict, POLICY_ALLOW);
+    assert_int_equal(side_pair(&world, alpha, STR("beta.lab"), WAY_EITHER).verdict, POLICY_OFF);
+    assert_int_equal(side_pair(&inside, STR("beta.lab"), alpha, WAY_EITHER).verdict, POLICY_ALLOW);
     gateway_config_unref(off);
 }
 
@@ -138,7 +138,7 @@ static void test_security(void **state)
     /* Where certificates prove the peer there is no way around them. */
     struct cfg_link tls = *all.link;
     tls.auth = LINK_AUTH_TLS;
-    struct side by_tls = {cfg, &tls};
+    struct side by_tls = {.cfg = cfg, .link = &tls};
     assert_int_equal(side_security(&by_tls, STR("alpha.lab")), SECURITY_TLS_REQUIRED);
 }
 
